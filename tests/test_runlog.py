@@ -12,16 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cookbook import linefile
 from cookbook.errors import ConfigError, CookbookError, DataError
-from cookbook.runfolder import log_root, read_facts
 from cookbook.runlog import (
     RunLog,
+    lines,
     read_checkpoints,
     read_config,
+    read_facts,
     read_metrics,
     unique_log_path,
 )
+from cookbook.runlog.folder import log_root
 
 CONFIG = {"learning_rate": 1e-4, "num_epochs": 1, "model_name": "org/m", "log_path": None}
 STATE = "tinker://run/weights/000001"
@@ -107,8 +108,8 @@ def test_each_line_is_one_write_and_readable_at_once(tmp_path, monkeypatch):
         log.log(0, {"loss": 1.0})
         before = read_metrics(log.path)
         calls = []
-        append = linefile.append
-        monkeypatch.setattr(linefile, "append", lambda f, *a, **k: append(Spy(f, calls), *a, **k))
+        append = lines.append
+        monkeypatch.setattr(lines, "append", lambda f, *a, **k: append(Spy(f, calls), *a, **k))
         log.log(1, {"loss": 2.0})
     assert before == [{"step": 0, "loss": 1.0}]
     assert calls == [b'{"step": 1, "loss": 2.0}\n']
@@ -128,12 +129,12 @@ class Spy:
 
 def test_a_full_disk_leaves_no_torn_line_in_the_middle(tmp_path):
     path = tmp_path / "m.jsonl"
-    with linefile.open_for_append(path) as file:
-        linefile.append(file, {"step": 0})
+    with lines.open_for_append(path) as file:
+        lines.append(file, {"step": 0})
         with pytest.raises(OSError, match="disk is full"):
-            linefile.append(Spy(file, [], short=True), {"step": 1})  # type: ignore[arg-type]
-        linefile.append(file, {"step": 2})
-    assert linefile.read(path) == [{"step": 0}, {"step": 2}]
+            lines.append(Spy(file, [], short=True), {"step": 1})  # type: ignore[arg-type]
+        lines.append(file, {"step": 2})
+    assert lines.read(path) == [{"step": 0}, {"step": 2}]
 
 
 def test_non_finite_metrics_stay_valid_json_and_come_back(tmp_path):
@@ -384,19 +385,17 @@ def test_cutting_a_log_anywhere_loses_at_most_the_cut_line(cut, text, value):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "m.jsonl"
         whole = [{"step": step, "text": text, "value": value} for step in range(4)]
-        linefile.rewrite(path, whole)
+        lines.rewrite(path, whole)
         content = path.read_bytes()[:cut]
         path.write_bytes(content)
-        found = linefile.read(path)
-        assert json.dumps(found) == json.dumps(
-            linefile.decode(linefile.encode(whole[: len(found)]))
-        )
+        found = lines.read(path)
+        assert json.dumps(found) == json.dumps(lines.decode(lines.encode(whole[: len(found)])))
         assert len(found) >= content.count(b"\n")
-        linefile.repair(path)
-        with linefile.open_for_append(path) as file:
-            linefile.append(file, {"step": 9})
-        assert [record["step"] for record in linefile.read(path)][-1] == 9
-        assert len(linefile.read(path)) == len(found) + 1
+        lines.repair(path)
+        with lines.open_for_append(path) as file:
+            lines.append(file, {"step": 9})
+        assert [record["step"] for record in lines.read(path)][-1] == 9
+        assert len(lines.read(path)) == len(found) + 1
 
 
 def test_missing_config_is_a_clear_error(tmp_path):

@@ -107,15 +107,15 @@ def scan(path: Path) -> Scan:
     last line that ends in a newline but is no object: a power cut can leave one.
     """
     content = path.read_bytes() if path.exists() else b""
-    lines = content.splitlines(keepends=True)
+    raw_lines = content.splitlines(keepends=True)
     records: list[Record] = []
     faults: list[str] = []
     whole_bytes = 0
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(raw_lines, start=1):
         record = _parse(line)
         if record is not None:
             records.append(record)
-        elif line.strip() and number < len(lines):
+        elif line.strip() and number < len(raw_lines):
             faults.append(
                 f"{path.name} line {number}: expected one JSON object, got {_excerpt(line)}. "
                 "Delete or mend that line."
@@ -153,8 +153,8 @@ def repair(path: Path) -> bool:
 
 def rewrite(path: Path, records: list[Record]) -> None:
     """Replace the lines of `path` by `records`, all or nothing."""
-    lines = [json.dumps(encode(record), allow_nan=False) + "\n" for record in records]
-    replace(path, "".join(lines))
+    texts = [json.dumps(encode(record), allow_nan=False) + "\n" for record in records]
+    replace(path, "".join(texts))
 
 
 def replace(path: Path, text: str) -> None:

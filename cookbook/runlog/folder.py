@@ -16,8 +16,8 @@ from typing import Any, Literal, get_args
 
 from filelock import FileLock, Timeout
 
-from cookbook import linefile
 from cookbook.errors import ConfigError, DataError
+from cookbook.runlog import lines
 
 IfExists = Literal["resume", "overwrite", "raise"]
 CONFIG, RUN, LOCK = "config.json", "run.json", "run.lock"
@@ -68,7 +68,7 @@ def read_facts(log_path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def write_object(file: Path, content: Mapping[str, Any]) -> None:
     """Replace `file` by `content` as indented JSON, all or nothing."""
-    linefile.replace(file, json.dumps(linefile.encode(content), indent=2, allow_nan=False) + "\n")
+    lines.replace(file, json.dumps(lines.encode(content), indent=2, allow_nan=False) + "\n")
 
 
 def check_choice(if_exists: str) -> None:
@@ -146,7 +146,7 @@ def check_resumable(path: Path, settings: Mapping[str, Any], if_exists: IfExists
             f"log_path {path} already holds a run. Pass if_exists='resume' to go on with it, or "
             f"{_WAYS_OUT}."
         )
-    changes = _changed_fields(linefile.encode(read_config(path)), settings)
+    changes = _changed_fields(lines.encode(read_config(path)), settings)
     if changes:
         raise ConfigError(
             f"log_path {path} holds a run started with other settings:\n"
@@ -164,7 +164,7 @@ def plain_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     plain = {}
     for field, value in config.items():
         try:
-            plain[str(field)] = linefile.encode(value)
+            plain[str(field)] = lines.encode(value)
         except DataError as error:
             raise ConfigError(f"config field {field!r}: {error}") from error
     return plain
@@ -217,4 +217,4 @@ def _read_object(file: Path) -> dict[str, Any]:
         raise DataError(f"{file}: expected a JSON object, but {error}.") from error
     if not isinstance(content, dict):
         raise DataError(f"{file}: expected a JSON object, got {type(content).__name__}.")
-    return linefile.decode(content)
+    return lines.decode(content)

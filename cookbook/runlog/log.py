@@ -1,16 +1,4 @@
-"""The folder a training run writes: settings, metrics, checkpoints, and how a run goes on.
-
-| file | content |
-|---|---|
-| `config.json` | the settings the run was started with |
-| `metrics.jsonl` | one JSON object per step, `step` included, in rising order |
-| `checkpoints.jsonl` | one object per save: name, step, `state_path`, `sampler_path`, loop state |
-| `run.json` | what the run was made with: name, start, versions, commit, W&B run id |
-
-Every file survives SIGKILL at any moment: JSON files are replaced whole, lines are appended whole.
-A step counts from 0; a checkpoint's `step` is the number of optimiser steps it contains, so after
-loading it training goes on at exactly that step, and `rewind(step)` drops what would come twice.
-"""
+"""The writer of a run folder and the readers of its line files."""
 
 import os
 import weakref
@@ -20,14 +8,12 @@ from typing import Any, Self
 
 from filelock import FileLock
 
-from cookbook import linefile, runfolder
 from cookbook.errors import CookbookError, DataError
-from cookbook.linefile import Record
-from cookbook.provenance import run_facts
-from cookbook.runfolder import IfExists, read_config, unique_log_path
-from cookbook.tracking import NoTracker, Tracker, WandbTracker, new_run_id
-
-__all__ = ["RunLog", "read_checkpoints", "read_config", "read_metrics", "unique_log_path"]
+from cookbook.runlog import folder, lines
+from cookbook.runlog.folder import IfExists, unique_log_path
+from cookbook.runlog.lines import Record
+from cookbook.runlog.provenance import run_facts
+from cookbook.runlog.tracking import NoTracker, Tracker, WandbTracker, new_run_id
 
 METRICS, CHECKPOINTS = "metrics.jsonl", "checkpoints.jsonl"
 LogPath = str | os.PathLike[str]
@@ -50,7 +36,7 @@ class RunLog:
         self._lock = lock
         self._tracker = tracker
         for name in (METRICS, CHECKPOINTS):
-            linefile.repair(path / name)
+            lines.repair(path / name)
         self._open_files()
         _open_logs[path] = self
 
@@ -79,16 +65,16 @@ class RunLog:
             ConfigError: the run there was started with other settings, or the folder holds
                 something else, or another process writes it, or a setting cannot be used.
         """
-        runfolder.check_choice(if_exists)
-        settings = runfolder.plain_settings(config)
+        folder.check_choice(if_exists)
+        settings = folder.plain_settings(config)
         path = Path(log_path).expanduser() if log_path else unique_log_path(name)
         path = path.resolve()
         if path in _open_logs:
             _open_logs[path].close()
-        runfolder.make(path, if_exists)
-        lock = runfolder.lock_run(path)
+        folder.make(path, if_exists)
+        lock = folder.lock_run(path)
         try:
-            runfolder.check_resumable(path, settings, if_exists)
+            folder.check_resumable(path, settings, if_exists)
             run_id = _write_start(path, settings, name, wants_wandb=bool(wandb_project))
             tracker = _tracker(wandb_project, wandb_name or path.name, run_id, settings, path)
             return cls(path, lock, tracker)
@@ -112,10 +98,10 @@ class RunLog:
                 "metrics of a step in one call; after loading a checkpoint call rewind(step) first."
             )
         plain = _plain_metrics(metrics)
-        linefile.append(self._metrics, {"step": step, **plain})
+        lines.append(self._metrics, {"step": step, **plain})
         self._last_step = step
         measured = {name: value for name, value in plain.items() if value is not None}
-        self._tracker.log(step, linefile.decode(measured))
+        self._tracker.log(step, lines.decode(measured))
 
     def save_checkpoint(
         self,
@@ -147,7 +133,7 @@ class RunLog:
             )
         fields = {"state_path": state_path, "sampler_path": sampler_path, **loop_state}
         kept = {key: value for key, value in fields.items() if value is not None}
-        linefile.append(self._checkpoints, {"name": name, "step": step, **kept}, sync=True)
+        lines.append(self._checkpoints, {"name": name, "step": step, **kept}, sync=True)
 
     def last_checkpoint(self, required_key: str = "state_path") -> Record | None:
         """Return the newest checkpoint record that has `required_key`, or None."""
@@ -166,10 +152,10 @@ class RunLog:
         self._close_files()
         # Checkpoints first: killed in between, the next resume finds the same one and rewinds too.
         for file, stays in ((CHECKPOINTS, step), (METRICS, step - 1)):
-            records = linefile.read(self.path / file)
+            records = lines.read(self.path / file)
             kept = [record for record in records if record.get("step", -1) <= stays]
             if len(kept) < len(records):
-                linefile.rewrite(self.path / file, kept)
+                lines.rewrite(self.path / file, kept)
         self._open_files()
 
     def close(self) -> None:
@@ -189,8 +175,8 @@ class RunLog:
     def _open_files(self) -> None:
         steps = [record.get("step", -1) for record in read_metrics(self.path)]
         self._last_step = max(steps, default=-1)
-        self._metrics = linefile.open_for_append(self.path / METRICS)
-        self._checkpoints = linefile.open_for_append(self.path / CHECKPOINTS)
+        self._metrics = lines.open_for_append(self.path / METRICS)
+        self._checkpoints = lines.open_for_append(self.path / CHECKPOINTS)
 
     def _close_files(self) -> None:
         self._metrics.close()
@@ -209,7 +195,7 @@ def read_metrics(log_path: LogPath) -> list[Record]:
     Raises:
         DataError: a line before the last is not a JSON object; the message names file and line.
     """
-    return linefile.read(Path(log_path).expanduser() / METRICS)
+    return lines.read(Path(log_path).expanduser() / METRICS)
 
 
 def read_checkpoints(log_path: LogPath) -> list[Record]:
@@ -218,28 +204,26 @@ def read_checkpoints(log_path: LogPath) -> list[Record]:
     Raises:
         DataError: a line before the last is not a JSON object; the message names file and line.
     """
-    return linefile.read(Path(log_path).expanduser() / CHECKPOINTS)
+    return lines.read(Path(log_path).expanduser() / CHECKPOINTS)
 
 
 def _write_start(path: Path, settings: Record, name: str, *, wants_wandb: bool) -> str:
     """Write what marks the folder as a run, where it is missing; return the W&B run id or ""."""
-    facts = runfolder.read_facts(path) or {"kind": runfolder.KIND, "name": name, **run_facts()}
+    facts = folder.read_facts(path) or {"kind": folder.KIND, "name": name, **run_facts()}
     if wants_wandb:
         facts.setdefault("wandb_run_id", new_run_id())
-    if facts != runfolder.read_facts(path):
-        runfolder.write_object(path / runfolder.RUN, facts)
+    if facts != folder.read_facts(path):
+        folder.write_object(path / folder.RUN, facts)
     # Last: from here on the folder counts as a run that can be resumed.
-    if not (path / runfolder.CONFIG).exists():
-        runfolder.write_object(path / runfolder.CONFIG, settings)
+    if not (path / folder.CONFIG).exists():
+        folder.write_object(path / folder.CONFIG, settings)
     return facts.get("wandb_run_id", "")
 
 
-def _tracker(
-    project: str | None, name: str, run_id: str, settings: Record, folder: Path
-) -> Tracker:
+def _tracker(project: str | None, name: str, run_id: str, settings: Record, path: Path) -> Tracker:
     if not project:
         return NoTracker()
-    return WandbTracker(project=project, name=name, run_id=run_id, config=settings, folder=folder)
+    return WandbTracker(project=project, name=name, run_id=run_id, config=settings, folder=path)
 
 
 def _check_step(step: int) -> None:
@@ -251,7 +235,7 @@ def _plain_metrics(metrics: Mapping[str, Any]) -> Record:
     """Return the metrics as flat JSON data, or raise DataError naming the one that is not."""
     plain = {}
     for name, value in metrics.items():
-        encoded = linefile.encode(value)
+        encoded = lines.encode(value)
         if name == "step" or not isinstance(name, str) or isinstance(encoded, dict | list):
             raise DataError(
                 f"metric {name!r}: expected a name other than 'step' and a number, text or None, "
