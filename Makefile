@@ -1,0 +1,60 @@
+# Each target first does the set-up it still lacks, in .venv: nothing is installed elsewhere.
+# make demo PYTHON=python3.12 picks the interpreter that .venv is made with.
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; \
+  done)
+
+# Compiling every file of every package takes longer than compiling the used ones when first used.
+INSTALL := $(RUN) -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
+
+.PHONY: help demo lab test lint notebooks
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo       fine-tune a language model on this machine and print the results folder"
+	@echo "make lab        open the notebooks in JupyterLab"
+	@echo "make test       check the style and types, run every test and every notebook"
+	@echo "make lint       check the style and types only"
+	@echo "make notebooks  execute every notebook and write its outputs and stamp into it"
+
+demo: $(VENV)/.demo
+	@$(RUN) -m cookbook run sl_basic
+
+lab: $(VENV)/.lab
+	$(RUN) -m jupyterlab notebooks
+
+test: lint
+	$(RUN) -m pytest --nbmake
+
+lint: $(VENV)/.dev
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m basedpyright --pythonpath $(RUN)
+
+notebooks: $(VENV)/.dev
+	$(RUN) -m cookbook.notebooks notebooks/*.ipynb
+
+# A stamp is newer than what its set-up was made from; the larger set-ups contain the demo's.
+$(VENV)/.demo: pyproject.toml constraints.txt | $(RUN)
+	@echo "Installing the packages into $(VENV) (once, one to three minutes) ..."
+	@$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.lab: pyproject.toml constraints.txt | $(RUN)
+	@echo "Installing the packages and JupyterLab into $(VENV) (once, one to three minutes) ..."
+	@$(INSTALL) -e '.[lab]'
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(RUN)
+	@echo "Installing the packages and the test tools into $(VENV) (once, two to four minutes) ..."
+	@$(INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+$(RUN):
+	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed; '$(PYTHON)' is not that." \
+	    "Install one, or name yours: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@'$(PYTHON)' -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
