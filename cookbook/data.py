@@ -1,0 +1,211 @@
+"""Conversations: loading, checking, splitting, and batches in a seeded order.
+
+A conversation is a list of messages {"role", "content"}. It comes from the bundled set, a local
+.jsonl or .parquet file, or a data set on the hub; every message is checked on the way in, and a bad
+one is an error that names file, line and field. Shapes: lists are ragged, indices count from 0.
+"""
+
+import json
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from cookbook.errors import ConfigError, DataError
+from cookbook.rows import (
+    Conversation,
+    FieldError,
+    Row,
+    RowMapper,
+    check_conversation,
+    read_rows,
+    reasoning_messages,
+    standard_messages,
+)
+
+BUNDLED = "pocket_tutor"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubSet:
+    """How one data set on the hub becomes conversations."""
+
+    to_messages: RowMapper = standard_messages
+    """Row to messages."""
+    has_test: bool = False
+    """Whether there is a split "test"."""
+    n_carved: int = 0
+    """If positive: "test" is not the hub's but the first rows of "train", shuffled with seed 0."""
+
+
+def load_conversations(
+    source: str, split: str = "train", *, to_messages: RowMapper | None = None
+) -> list[Conversation]:
+    """Return the checked conversations of a data set.
+
+    Args:
+        source: "pocket_tutor" (bundled), a path ending in .jsonl or .parquet, or a hub id.
+        split: a split of the hub's; bundled and local sets have "train" alone (divide that with
+            `split_conversations`).
+        to_messages: row to messages, for rows of another form, e.g. `prompt_and_answer("question",
+            "answer")`. By default a row has "messages", or "prompt" and "completion", or is one of
+            the sets in `HUB_SETS`.
+    Raises:
+        DataError: the file is missing, a row is bad (file, line, field), the hub can't be reached.
+        ConfigError: the source is none of the three, or has no such split.
+    """
+    kind = _kind_of(source)
+    if kind != "hub" and split != "train":
+        raise ConfigError(
+            f"{source!r} has no split {split!r}: bundled and local sets have 'train' alone. "
+            "Load that and divide it with split_conversations."
+        )
+    if kind == "hub":
+        hub_set = HUB_SETS.get(source, HubSet())
+        rows = _hub_rows(source, split, hub_set)
+        return _conversations(rows, to_messages or hub_set.to_messages)
+    if kind == "bundled":
+        with as_file(files("cookbook") / "data" / f"{BUNDLED}.jsonl") as path:
+            return _conversations(read_rows(path), to_messages or standard_messages)
+    return _conversations(read_rows(Path(source)), to_messages or standard_messages)
+
+
+HUB_SETS: dict[str, HubSet] = {
+    "HuggingFaceH4/no_robots": HubSet(has_test=True),
+    # The public tinker-cookbook's rule, so that figures can be compared.
+    "allenai/tulu-3-sft-mixture": HubSet(has_test=True, n_carved=1024),
+    "simplescaling/s1K": HubSet(to_messages=reasoning_messages),
+    "simplescaling/s1K-1.1": HubSet(to_messages=reasoning_messages),
+}
+
+
+def load_train_and_test(
+    source: str, n_test: int, seed: int
+) -> tuple[list[Conversation], list[Conversation]]:
+    """Return (train, test) of a data set, with at most `n_test` test conversations.
+
+    Sets with a test split of their own keep it (its first `n_test` rows); of the others `n_test`
+    rows are held out with `seed`.
+    """
+    hub_set = HUB_SETS.get(source, HubSet())
+    train = load_conversations(source)
+    if hub_set.has_test:
+        return train, load_conversations(source, "test")[:n_test] if n_test else []
+    return split_conversations(train, n_test, seed)
+
+
+def split_conversations(
+    rows: Sequence[Conversation], n_test: int, seed: int
+) -> tuple[list[Conversation], list[Conversation]]:
+    """Return (train, test): `n_test` rows drawn with `seed`, and the others in their order.
+
+    Exact copies of a test conversation are left out of the training part as well, so that nothing
+    is tested that was trained on.
+
+    Raises:
+        ConfigError: `n_test` is negative or leaves nothing to train on.
+    """
+    if not 0 <= n_test < len(rows):
+        raise ConfigError(
+            f"n_test={n_test}, but there are {len(rows)} conversations. "
+            f"Allowed: 0 to {len(rows) - 1}, so that one is left to train on."
+        )
+    chosen = set(random.Random(f"test rows, seed {seed}").sample(range(len(rows)), n_test))
+    test = [rows[i] for i in sorted(chosen)]
+    held_out = {json.dumps(row, sort_keys=True) for row in test}
+    left = [row for i, row in enumerate(rows) if i not in chosen]
+    return [row for row in left if json.dumps(row, sort_keys=True) not in held_out], test
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Row indices of every training step, a pure function of the step: `batches[step]`.
+
+    Each epoch visits every row once in its own seeded order; the last batch of an epoch holds the
+    rows that are left and may be smaller (dropping them would never train on some rows of a small
+    set). Nothing is remembered between calls, so a resumed run goes on with the same rows.
+
+    Raises:
+        ConfigError: no rows, or a batch size below 1.
+    """
+
+    n_rows: int
+    """Rows in the data set, at least 1."""
+    batch_size: int
+    """Rows per step, at least 1."""
+    seed: int
+    """Orders of different seeds are unrelated."""
+
+    def __post_init__(self) -> None:
+        if self.n_rows < 1 or self.batch_size < 1:
+            raise ConfigError(
+                f"n_rows={self.n_rows} and batch_size={self.batch_size}: both must be at least 1."
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of batches in an epoch."""
+        return -(-self.n_rows // self.batch_size)
+
+    def locate(self, step: int) -> tuple[int, int]:
+        """Return (epoch, index of the batch within it) of a step, all counted from 0."""
+        return divmod(step, self.steps_per_epoch)
+
+    def __getitem__(self, step: int) -> list[int]:
+        epoch, index = self.locate(step)
+        order = _epoch_order(self.n_rows, self.seed, epoch)
+        return list(order[index * self.batch_size : (index + 1) * self.batch_size])
+
+
+@lru_cache(maxsize=4)
+def _epoch_order(n_rows: int, seed: int, epoch: int) -> tuple[int, ...]:
+    order = list(range(n_rows))
+    random.Random(f"seed {seed}, epoch {epoch}").shuffle(order)
+    return tuple(order)
+
+
+def _kind_of(source: str) -> str:
+    if source == BUNDLED:
+        return "bundled"
+    if source.endswith((".jsonl", ".parquet")):
+        return "local"
+    if source.count("/") == 1 and not source.startswith((".", "/", "~")) and " " not in source:
+        return "hub"
+    raise ConfigError(
+        f"dataset {source!r} is unknown. Allowed: {BUNDLED!r}, the path of a .jsonl or .parquet "
+        "file, or a hub id of the form 'owner/name'."
+    )
+
+
+def _conversations(rows: Iterable[tuple[str, Row]], to_messages: RowMapper) -> list[Conversation]:
+    conversations = []
+    for where, row in rows:
+        try:
+            conversations.append(check_conversation(to_messages(row)))
+        except FieldError as error:
+            raise DataError(f"{where}, {error}") from None
+    if not conversations:
+        raise DataError("The data set holds no conversations. Give at least one row.")
+    return conversations
+
+
+def _hub_rows(source: str, split: str, hub_set: HubSet) -> Iterator[tuple[str, Row]]:
+    import datasets
+
+    carve = hub_set.n_carved and split in ("train", "test")
+    try:
+        rows: Any = datasets.load_dataset(source, split="train" if carve else split)
+    except (OSError, ValueError) as error:  # unreachable hub, unknown name, unknown split
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise DataError(
+            f"Cannot load {source!r}, split {split!r}, from the hub ({reason}). "
+            f"Without a network use {BUNDLED!r} or the path of a local .jsonl or .parquet file."
+        ) from error
+    if carve:
+        shuffled = rows.shuffle(seed=0)
+        bounds = (0, hub_set.n_carved) if split == "test" else (hub_set.n_carved, len(shuffled))
+        rows = shuffled.select(range(*bounds))
+    return ((f"{source} {split} row {n}", row) for n, row in enumerate(rows, start=1))

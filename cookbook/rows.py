@@ -1,0 +1,178 @@
+"""One row of a data set becomes one checked conversation; reading rows from files.
+
+A bad row is an error that names file, line and field, shows the value and says what to do.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cookbook.errors import DataError
+
+Row = Mapping[str, Any]
+Message = dict[str, Any]
+Conversation = list[Message]
+RowMapper = Callable[[Row], Any]
+
+ROLES = ("system", "user", "assistant", "tool")
+
+
+class FieldError(DataError):
+    """A field of one row is wrong; the loader adds file and line to it."""
+
+    def __init__(self, field: str, text: str) -> None:
+        super().__init__(f"field {field!r}: {text}")
+
+
+def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
+    """Yield ("file line n", row) of a .jsonl file, ("file row n", row) of a .parquet file.
+
+    Raises:
+        DataError: no such file, or a line that is not a JSON object.
+    """
+    path = path.expanduser()
+    if not path.is_file():
+        raise DataError(
+            f"There is no file {str(path)!r}. Give the path of a .jsonl or .parquet file."
+        )
+    return _read_parquet(path) if path.suffix == ".parquet" else _read_jsonl(path)
+
+
+def check_conversation(messages: Any) -> Conversation:
+    """Return `messages` as plain dictionaries, fields that are None left out.
+
+    Raises:
+        FieldError: not a list of {role, content}, an unknown role, content that is no valid text.
+    """
+    if not isinstance(messages, Sequence) or isinstance(messages, str | bytes):
+        raise FieldError(
+            "messages",
+            f"expected a list of {{role, content}}, got {_shown(messages)}. Wrap text as "
+            "[{'role': 'user', 'content': text}, ...], or pass to_messages=... for other rows.",
+        )
+    if not messages:
+        raise FieldError("messages", "expected at least one message, got []. Drop the row.")
+    return [_check_message(message, f"messages[{i}]") for i, message in enumerate(messages)]
+
+
+def standard_messages(row: Row) -> Any:
+    """Return the messages of a row with "messages", or with "prompt" and "completion"."""
+    if "messages" in row:
+        return row["messages"]
+    if "prompt" in row and "completion" in row:
+        return prompt_and_answer("prompt", "completion")(row)
+    raise FieldError(
+        "messages",
+        f"it is missing, the row has {sorted(row)}. Rename the column, or pass "
+        "to_messages=prompt_and_answer(prompt_field, answer_field).",
+    )
+
+
+def prompt_and_answer(prompt_field: str, answer_field: str) -> RowMapper:
+    """Return a row mapper: one user turn and one assistant turn out of two text fields.
+
+    Example:
+        >>> prompt_and_answer("q", "a")({"q": "2 + 3?", "a": "5"})[1]
+        {'role': 'assistant', 'content': '5'}
+    """
+
+    def to_messages(row: Row) -> Conversation:
+        return [
+            {"role": "user", "content": _text(row, prompt_field)},
+            {"role": "assistant", "content": _text(row, answer_field)},
+        ]
+
+    return to_messages
+
+
+def reasoning_messages(row: Row) -> Conversation:
+    """Return question and answer of an s1K row, the reasoning in <think> tags before the answer.
+
+    Reads both versions: s1K ("thinking_trajectories", "attempt") and s1K-1.1 (DeepSeek's columns).
+    The tags are plain text: renderers with a reasoning slot fill it from them, others keep them.
+    """
+    if "deepseek_thinking_trajectory" in row:
+        thinking, answer = (
+            _text(row, "deepseek_thinking_trajectory"),
+            _text(row, "deepseek_attempt"),
+        )
+    else:
+        trajectories = row.get("thinking_trajectories")
+        if not isinstance(trajectories, Sequence) or not trajectories:
+            raise FieldError(
+                "thinking_trajectories", f"expected a list of texts, got {_shown(trajectories)}."
+            )
+        thinking, answer = trajectories[0], _text(row, "attempt")
+    content = f"<think>\n{thinking.strip()}\n</think>\n\n{answer.strip()}"
+    question = {"role": "user", "content": _text(row, "question")}
+    return [question, {"role": "assistant", "content": content}]
+
+
+def _read_jsonl(path: Path) -> Iterator[tuple[str, Row]]:
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"{path.name} line {number}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:  # also for bytes that are not UTF-8
+            raise DataError(
+                f"{where}: expected one JSON object, got {line[:60]!r} ({error}). Mend the line."
+            ) from None
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: expected one JSON object, got {_shown(row)}. Mend the line.")
+        yield where, row
+
+
+def _read_parquet(path: Path) -> Iterator[tuple[str, Row]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowException as error:
+        raise DataError(
+            f"{path.name} is not a readable parquet file: {error}. Write it anew."
+        ) from error
+    for number, row in enumerate(table.to_pylist(), start=1):
+        yield f"{path.name} row {number}", row
+
+
+def _check_message(message: Any, field: str) -> Message:
+    if not isinstance(message, Mapping):
+        raise FieldError(field, f"expected {{role, content}}, got {_shown(message)}.")
+    role = message.get("role")
+    if role not in ROLES:
+        raise FieldError(
+            f"{field}.role", f"expected one of {', '.join(ROLES)}, got {_shown(role)}. Rename it."
+        )
+    _check_text(message.get("content"), f"{field}.content")
+    return {key: value for key, value in message.items() if value is not None}
+
+
+def _text(row: Row, field: str) -> str:
+    if field not in row:
+        raise FieldError(field, f"it is missing, the row has {sorted(row)}. Name the right column.")
+    _check_text(row[field], field)
+    return row[field]
+
+
+def _check_text(value: Any, field: str) -> None:
+    if not isinstance(value, str):
+        raise FieldError(field, f"expected text, got {_shown(value)}. Write it as a string.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise FieldError(
+            field,
+            f"expected Unicode text, got {value[error.start]!r} at character {error.start}, half "
+            "of a surrogate pair. Export the file as UTF-8 again, or remove the character.",
+        ) from None
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
