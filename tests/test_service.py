@@ -98,7 +98,7 @@ def test_a_server_that_does_not_answer_is_named_at_once(url, monkeypatch):
         url = url.format(port=unused.getsockname()[1])
         monkeypatch.setenv("TINKER_BASE_URL", url)
         began = time.monotonic()
-        with pytest.raises(ServiceError, match="No server answers at .*unset") as caught:
+        with pytest.raises(ServiceError, match=r"No server answers at .*unset") as caught:
             service.connect()
     assert url in str(caught.value)
     assert time.monotonic() - began < 5
