@@ -1,0 +1,90 @@
+"""Without training a notebook's claims fail; with a bad parameter it does not start."""
+
+import ast
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import pytest
+from papermill.exceptions import PapermillExecutionError
+
+from cookbook.notebooks.stamp import tagged, tags
+
+ROOT = Path(__file__).parents[2]
+GOOD = Path(__file__).parent / "bad" / "good.ipynb"
+# The tiny notebook shows that these tests themselves can see what they look for.
+PATHS = [GOOD, *sorted((ROOT / "notebooks").glob("*.ipynb"))]
+TRAINS = re.compile(r"forward_backward|optim_step|\btrain\(")
+RUN_TIMEOUT_S = 400
+
+
+def parameters(path: Path) -> list[str]:
+    """Return the names that the notebook's parameters cell defines."""
+    cell = tagged(nbformat.read(path, as_version=4), "parameters")[0]
+    return [ast.unparse(line.target) for line in ast.parse(cell.source).body]  # pyright: ignore
+
+
+@dataclass
+class Failure:
+    """How a run ended: the cell that failed, its error output, and the cells run before it."""
+
+    cell: Any
+    error: Any
+    before: list[Any]
+
+
+def failed_run(path: Path, folder: Path, **changed: Any) -> Failure:
+    """Run a notebook by papermill with ``folder`` as working folder; it must fail."""
+    out = folder / "out.ipynb"
+    with pytest.raises(PapermillExecutionError):
+        papermill.execute_notebook(
+            path, out, parameters=changed, cwd=folder, progress_bar=False, log_output=False
+        )
+    cells: Any = [c for c in nbformat.read(out, as_version=4).cells if c.cell_type == "code"]
+    for index, cell in enumerate(cells):
+        errors = [output for output in cell.outputs if output.output_type == "error"]
+        if errors and "raises-exception" not in tags(cell):
+            return Failure(cell, errors[0], cells[:index])
+    raise AssertionError("papermill failed, but no cell did")
+
+
+def having(*names: str) -> list[Any]:
+    """Return the notebooks with all these parameters, for ``parametrize``."""
+    return [pytest.param(p, id=p.stem) for p in PATHS if {*names} <= {*parameters(p)}]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(RUN_TIMEOUT_S)
+@pytest.mark.parametrize("path", having("learning_rate"))
+def test_claims_fail_without_training(path: Path, tmp_path: Path) -> None:
+    failure = failed_run(path, tmp_path, learning_rate=0)
+    assert "claims" in tags(failure.cell), f"{failure.error.evalue} in:\n{failure.cell.source}"
+    assert failure.error.ename == "AssertionError"
+
+
+@pytest.mark.parametrize("path", having())
+def test_misspelt_parameter_stops_before_training(path: Path, tmp_path: Path) -> None:
+    valid = parameters(path)
+    failure = failed_run(path, tmp_path, **{f"{valid[0]}x": 1})
+    for name in [f"{valid[0]}x", *valid]:
+        assert name in failure.error.evalue
+    assert not any(TRAINS.search(cell.source) for cell in failure.before)
+
+
+BAD_VALUES = [("learning_rate", -1), ("learning_rate", "fast"), ("lora_rank", 0)]
+
+
+@pytest.mark.parametrize(("name", "value"), BAD_VALUES)
+@pytest.mark.parametrize("path", having("learning_rate"))
+def test_bad_value_stops_before_training(
+    path: Path, name: str, value: float | str, tmp_path: Path
+) -> None:
+    if name not in parameters(path):
+        pytest.skip(f"{path.name} has no parameter {name}")
+    failure = failed_run(path, tmp_path, **{name: value})
+    assert name in failure.error.evalue
+    assert str(value) in failure.error.evalue
+    assert not any(TRAINS.search(cell.source) for cell in failure.before)

@@ -1,0 +1,81 @@
+"""Each exercise's hidden solution satisfies its checker, and its stub says "not attempted yet"."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from cookbook.errors import DataError
+from cookbook.notebooks.exercises import CORRECT, NOT_ATTEMPTED, Exercise, exercises, with_solution
+from cookbook.notebooks.publish import execute
+
+ROOT = Path(__file__).parents[2]
+GOOD = Path(__file__).parent / "bad" / "good.ipynb"
+PATHS = [GOOD, *sorted((ROOT / "notebooks").glob("*.ipynb"))]
+ALL = [(path, exercise) for path in PATHS for exercise in exercises(nbformat.read(path, 4))]
+
+
+def printed(notebook: Any, folder: Path) -> str:
+    """Execute a notebook and return what its last cell printed."""
+    execute(notebook, folder)
+    return "".join(output.get("text", "") for output in notebook.cells[-1].outputs)
+
+
+@pytest.mark.parametrize(("path", "exercise"), ALL, ids=[f"{p.stem}-{e.stub}" for p, e in ALL])
+def test_solution_is_correct_and_stub_is_not_attempted(
+    path: Path, exercise: Exercise, tmp_path: Path
+) -> None:
+    notebook: Any = nbformat.read(path, as_version=4)
+    stub = notebook.cells[exercise.stub].source
+    assert NOT_ATTEMPTED in printed(with_solution(notebook, exercise, stub), tmp_path)
+    told = printed(with_solution(notebook, exercise), tmp_path)
+    assert CORRECT.search(told), told
+    assert NOT_ATTEMPTED not in told
+
+
+@pytest.mark.parametrize(("path", "exercise"), ALL, ids=[f"{p.stem}-{e.stub}" for p, e in ALL])
+def test_fold_is_the_only_copy_of_the_solution(path: Path, exercise: Exercise) -> None:
+    notebook: Any = nbformat.read(path, as_version=4)
+    assert sum(exercise.solution in cell.source for cell in notebook.cells) == 1
+
+
+def test_wrong_answer_is_named(good: Any, tmp_path: Path) -> None:
+    wrong = "def mean(values):\n    return sum(values)"
+    told = printed(with_solution(good, exercises(good)[0], wrong), tmp_path)
+    assert told == "Not yet: did you forget to divide by the number of values?\n"
+
+
+def test_only_the_cells_that_are_needed_are_kept(good: Any) -> None:
+    exercise = exercises(good)[0]
+    assert (exercise.stub, exercise.checker) == (6, 7)
+    assert len(with_solution(good, exercise).cells) == 2
+    good.cells[exercise.checker].source = "print(mean(sums))"
+    kept = [cell.source for cell in with_solution(good, exercise).cells]
+    wanted = [good.cells[i].source for i in (1, 2, 4)]
+    assert kept == [*wanted, exercise.solution, "print(mean(sums))"]
+
+
+def test_notebook_without_exercises(good: Any) -> None:
+    good.cells[6].metadata = {}
+    assert exercises(good) == []
+
+
+def test_two_exercises_have_their_own_folds(good: Any) -> None:
+    second = copy.deepcopy(good.cells[5:9])
+    second[3].source = second[3].source.replace("/ len(values)", "/ 2")
+    good.cells[9:9] = second
+    first, other = exercises(good)
+    assert "len(values)" in first.solution
+    assert "/ 2" in other.solution
+
+
+def test_missing_fold_and_missing_checker(good: Any) -> None:
+    del good.cells[9:], good.cells[7]
+    with pytest.raises(DataError, match="cell 7: the exercise has no code cell after it"):
+        exercises(good)
+    del good.cells[7:]
+    good.cells.append(nbformat.v4.new_code_cell("1"))
+    with pytest.raises(DataError, match="cell 7: the exercise has no fold"):
+        exercises(good)
