@@ -9,7 +9,6 @@ from renderers import DefaultRendererConfig, Renderer, create_renderer
 from transformers import AutoTokenizer
 
 from cookbook.chatml import ChatMLRenderer
-from cookbook.engine.weights import resolve_model
 from cookbook.errors import ConfigError, DataError
 from cookbook.models import DEFAULT_MODEL
 from cookbook.rendering import (
@@ -61,8 +60,8 @@ ODD_TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
-    return AutoTokenizer.from_pretrained(resolve_model(DEFAULT_MODEL))
+def tokenizer(model_dir):
+    return AutoTokenizer.from_pretrained(model_dir)
 
 
 @pytest.fixture(scope="module")

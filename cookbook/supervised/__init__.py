@@ -1,0 +1,27 @@
+"""Supervised training on conversations: settings, examples, evaluation, and the trainer."""
+
+from cookbook.supervised.config import Config, learning_rate_multiplier
+from cookbook.supervised.datums import build_datums, datum_from_tokens
+from cookbook.supervised.evaluation import Evaluation, evaluate_nll, weighted_nll
+from cookbook.supervised.trainer import (
+    Result,
+    save_checkpoint,
+    start_client,
+    train,
+    train_step,
+)
+
+__all__ = [
+    "Config",
+    "Evaluation",
+    "Result",
+    "build_datums",
+    "datum_from_tokens",
+    "evaluate_nll",
+    "learning_rate_multiplier",
+    "save_checkpoint",
+    "start_client",
+    "train",
+    "train_step",
+    "weighted_nll",
+]

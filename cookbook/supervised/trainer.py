@@ -1,0 +1,297 @@
+"""The supervised trainer: one loop over seeded batches that can be killed and resumed anywhere.
+
+A resumed run is the same run: batch order is a function of the step, a checkpoint holds exactly the
+steps it names, and metrics written after it are dropped before they are written again. For that the
+trainer waits for each step before it submits the next; the server sees both requests of a step at
+once. *Left out* compared with the public tinker-cookbook's trainer: submitting steps ahead, which
+there lets a checkpoint contain a step too many.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import tinker
+from renderers import Renderer
+
+from cookbook.data import Batches, load_train_and_test
+from cookbook.errors import ServiceError
+from cookbook.rendering import get_renderer
+from cookbook.rows import Conversation
+from cookbook.runlog import RunLog, read_metrics
+from cookbook.service import connect
+from cookbook.supervised.config import Config, learning_rate_multiplier
+from cookbook.supervised.datums import build_datums
+from cookbook.supervised.evaluation import evaluate_nll, weighted_nll
+from cookbook.supervised.interrupt import StopRequest, deferred_interrupt
+
+CHECKPOINT_TTL_S = 7 * 24 * 3600
+Metrics = dict[str, Any]
+OnStep = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A finished run."""
+
+    log_path: Path
+    """Its folder: metrics, checkpoints, settings."""
+    n_steps: int
+    """Optimiser steps taken."""
+    before: Metrics
+    """First evaluation ("test/nll", "test/nll_margin", "test/bpb"); empty without test rows."""
+    after: Metrics
+    """Evaluation of the final weights."""
+    state_path: str
+    """Final weights and optimiser state on the server, for training on."""
+    sampler_path: str
+    """Final weights on the server, for sampling."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What the loop works with."""
+
+    config: Config
+    log: RunLog
+    client: Any
+    tokenizer: Any
+    renderer: Renderer
+    rows: list[Conversation]
+    batches: Batches
+    test_datums: list[tinker.Datum]
+    n_steps: int
+    on_step: OnStep
+
+
+def print_step(metrics: Mapping[str, Any]) -> None:
+    """Print one line for each tenth step and each evaluation."""
+    if metrics["step"] % 10 and "test/nll" not in metrics:
+        return
+    shown = [f"{k} {metrics[k]:.3f}" for k in ("train_mean_nll", "test/nll") if k in metrics]
+    print(f"step {metrics['step']:>5}  {metrics['progress']:>4.0%}  {'  '.join(shown)}", flush=True)
+
+
+def train(
+    config: Config, service: tinker.ServiceClient | None = None, on_step: OnStep = print_step
+) -> Result:
+    """Train, evaluate and save as the config says; resume a run that is already at its log path.
+
+    Args:
+        config: all settings.
+        service: from `cookbook.service.connect`, which is called if it is missing.
+        on_step: called with the metrics of each step, "step" included, and of the last evaluation.
+    Raises:
+        ConfigError: settings that do not fit the data, or the run that is already there.
+        DataError: bad rows, or none with anything to train.
+        ServiceError: no server, or it no longer has the checkpoint to resume from.
+        KeyboardInterrupt: after the step in flight was finished and saved.
+    """
+    with RunLog.open(
+        config.log_path,
+        asdict(config),
+        name=f"sl-{config.dataset_name}",
+        if_exists=config.if_exists,
+        wandb_project=config.wandb_project,
+        wandb_name=config.wandb_name,
+    ) as log:
+        if is_finished(log):
+            print(f"The run in {log.path} is finished already; nothing is trained.")
+            return read_result(log)
+        train_rows, test_rows = load_train_and_test(config.dataset, config.n_test, config.seed)
+        client, first_step = start_client(service or connect(config.model_name), config, log)
+        job = _prepare(config, log, client, train_rows, test_rows, on_step)
+        with deferred_interrupt() as stop:
+            _run_steps(job, first_step, stop)
+            _finish(job)
+        return read_result(log)
+
+
+def start_client(service: Any, config: Config, log: RunLog) -> tuple[Any, int]:
+    """Return (training client, steps it has had): from the last checkpoint, else a fresh adapter.
+
+    Metrics beyond that step are dropped from the log; the loop is about to write them again.
+
+    Raises:
+        ServiceError: the server does not have the checkpoint.
+    """
+    checkpoint = log.last_checkpoint()
+    if checkpoint is None:
+        log.rewind(0)
+        created = service.create_lora_training_client(
+            config.model_name, rank=config.lora_rank, seed=config.seed
+        )
+        return _ready(created), 0
+    path = checkpoint["state_path"]
+    try:
+        client = _ready(service.create_training_client_from_state_with_optimizer(path))
+    except (tinker.APIStatusError, tinker.RequestFailedError) as error:
+        raise ServiceError(
+            f"The server cannot load {path} to go on after step {checkpoint['step']}: {error}. "
+            "Checkpoints live for 7 days on the server that made them. Use that server, or pass "
+            "if_exists='overwrite' to start anew."
+        ) from error
+    log.rewind(checkpoint["step"])
+    return client, checkpoint["step"]
+
+
+def train_step(client: Any, datums: Sequence[tinker.Datum], learning_rate: float) -> Metrics:
+    """Take one Adam step on datums (B,) and return its loss and sizes.
+
+    Both requests are submitted before either is waited for, so that the server can run them back
+    to back. Adam: beta1 0.9, beta2 0.95, eps 1e-8, as in the public tinker-cookbook.
+    """
+    adam = tinker.AdamParams(learning_rate=learning_rate, beta1=0.9, beta2=0.95, eps=1e-8)
+    gradient = client.forward_backward(list(datums), "cross_entropy")
+    update = client.optim_step(adam)
+    outputs = gradient.result().loss_fn_outputs
+    update.result()
+    weights = [datum.loss_fn_inputs["weights"].data for datum in datums]
+    return {
+        "train_mean_nll": weighted_nll(outputs, datums),
+        "num_sequences": len(datums),
+        "num_tokens": sum(datum.model_input.length for datum in datums),
+        "num_loss_tokens": sum(weight > 0 for row in weights for weight in row),
+    }
+
+
+def save_checkpoint(client: Any, log: RunLog, step: int, final: bool = False) -> None:
+    """Save the weights after `step` optimiser steps and record them once the server has them.
+
+    Periodic checkpoints (state only) expire after 7 days; the final one (state and sampler weights)
+    stays.
+    """
+    name = "final" if final else f"{step:06d}"
+    state = client.save_state(name, ttl_seconds=None if final else CHECKPOINT_TTL_S)
+    sampler = client.save_weights_for_sampler(name) if final else None
+    log.save_checkpoint(
+        name,
+        step,
+        state_path=state.result().path,
+        sampler_path=sampler.result().path if sampler else None,
+        final=final or None,
+    )
+
+
+def total_steps(config: Config, n_rows: int) -> int:
+    """Return the optimiser steps of a run on n_rows training conversations."""
+    in_epochs = config.num_epochs * Batches(n_rows, config.batch_size, 0).steps_per_epoch
+    return in_epochs if config.max_steps is None else min(in_epochs, config.max_steps)
+
+
+def is_finished(log: RunLog) -> bool:
+    """Return whether the run has its final checkpoint."""
+    return bool((log.last_checkpoint() or {}).get("final"))
+
+
+def read_result(log: RunLog) -> Result:
+    """Return the result of a finished run from its folder."""
+    final = log.last_checkpoint() or {}
+    evaluations = [
+        {name: value for name, value in line.items() if name.startswith("test/")}
+        for line in read_metrics(log.path)
+        if "test/nll" in line
+    ]
+    return Result(
+        log_path=log.path,
+        n_steps=final["step"],
+        before=evaluations[0] if evaluations else {},
+        after=evaluations[-1] if evaluations else {},
+        state_path=final["state_path"],
+        sampler_path=final["sampler_path"],
+    )
+
+
+def _prepare(
+    config: Config,
+    log: RunLog,
+    client: Any,
+    train_rows: list[Conversation],
+    test_rows: list[Conversation],
+    on_step: OnStep,
+) -> _Job:
+    tokenizer = client.get_tokenizer()
+    renderer = get_renderer(tokenizer, config.model_name)
+    return _Job(
+        config=config,
+        log=log,
+        client=client,
+        tokenizer=tokenizer,
+        renderer=renderer,
+        rows=train_rows,
+        batches=Batches(len(train_rows), config.batch_size, config.seed),
+        test_datums=build_datums(renderer, test_rows, config.train_on, config.max_length),
+        n_steps=total_steps(config, len(train_rows)),
+        on_step=on_step,
+    )
+
+
+def _run_steps(job: _Job, first_step: int, stop: StopRequest) -> None:
+    for step in range(first_step, job.n_steps):
+        _report(job, step, _one_step(job, step))
+        done = step + 1
+        if done == job.n_steps:
+            return  # the final checkpoint comes next
+        due = job.config.save_every and done % job.config.save_every == 0
+        if due or stop.requested:
+            save_checkpoint(job.client, job.log, done)
+        if stop.requested:
+            print(
+                f"Interrupted after step {done} of {job.n_steps}, which is saved. To go on, run "
+                f"this again with log_path={str(job.log.path)!r} and if_exists='resume'."
+            )
+            raise KeyboardInterrupt
+
+
+def _one_step(job: _Job, step: int) -> Metrics:
+    config = job.config
+    started = time.perf_counter()
+    factor = learning_rate_multiplier(config.lr_schedule, step, job.n_steps)
+    metrics: Metrics = {
+        "epoch": job.batches.locate(step)[0],
+        "progress": step / job.n_steps,
+        "learning_rate": config.learning_rate * factor,
+    }
+    if step == 0 or (config.eval_every and step % config.eval_every == 0):
+        metrics |= _evaluate(job)
+    rows = [job.rows[index] for index in job.batches[step]]
+    datums = build_datums(job.renderer, rows, config.train_on, config.max_length)
+    metrics |= train_step(job.client, datums, metrics["learning_rate"])
+    return {**metrics, "time/total": time.perf_counter() - started}
+
+
+def _evaluate(job: _Job) -> Metrics:
+    if not job.test_datums:
+        return {}
+    with _timed("time/evaluation") as timing:
+        evaluation = evaluate_nll(job.client, job.test_datums, job.tokenizer)
+    return {**evaluation.metrics(), **timing}
+
+
+def _finish(job: _Job) -> None:
+    """Evaluate the final weights, then save them: a run with a final checkpoint is complete."""
+    final = _evaluate(job)
+    if final:
+        _report(job, job.n_steps, {"progress": 1.0, **final})
+    save_checkpoint(job.client, job.log, job.n_steps, final=True)
+
+
+def _report(job: _Job, step: int, metrics: Metrics) -> None:
+    job.log.log(step, metrics)
+    job.on_step({"step": step, **metrics})
+
+
+@contextmanager
+def _timed(name: str) -> Iterator[Metrics]:
+    timing: Metrics = {}
+    started = time.perf_counter()
+    yield timing
+    timing[name] = time.perf_counter() - started
+
+
+def _ready(created: Any) -> Any:
+    """Return the client: SDK 0.38 gives a future of it, 0.24 the client itself."""
+    return created.result() if hasattr(created, "result") else created
