@@ -53,7 +53,7 @@ def resolve_model(name: str) -> Path:
     """
     if name in (BUNDLED, BUNDLED_HUB_ID):
         return _bundled_model()
-    if Path(name).expanduser().is_dir():
+    if name and Path(name).expanduser().is_dir():
         return _local_model(Path(name).expanduser().absolute())
     if HUB_ID.fullmatch(name) and not name.startswith("."):
         return _hub_model(name)
@@ -92,6 +92,8 @@ def _is_complete(folder: Path) -> bool:
 
 def _make_bundled(folder: Path) -> None:
     """Fetch, verify and convert next to ``folder``, then put it in place in one step."""
+    for leftover in folder.parent.glob(f"{folder.name}.*/"):  # of a killed process
+        shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as scratch:
         gguf = _own_gguf() or _fetch_gguf(Path(scratch))
         _say(f"converting {BUNDLED} (once)")
