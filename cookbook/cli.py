@@ -1,0 +1,61 @@
+"""The command line: ``cookbook run | analyze | serve``, thin over the package."""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cookbook.errors import CookbookError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status (0: done, 1: failed, 2: wrong usage)."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except CookbookError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130  # what shells expect of a program ended by Ctrl-C
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cookbook", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="execute a notebook with your parameters")
+    run.add_argument("name", help="a notebook of notebooks/, such as sl_basic, or a path")
+    run.add_argument("parameters", nargs="*", metavar="key=value")
+    run.set_defaults(command=_run)
+
+    analyze = commands.add_parser("analyze", help="write report and plots of a run")
+    analyze.add_argument("log_path", type=Path)
+    analyze.add_argument("output_dir", type=Path)
+    analyze.set_defaults(command=_analyze)
+
+    serve = commands.add_parser("serve", help="run the embedded engine until you stop it")
+    serve.add_argument("options", nargs=argparse.REMAINDER, help="see: cookbook serve -- --help")
+    serve.set_defaults(command=_serve)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from cookbook.execute import run_notebook  # papermill takes a second to import
+
+    result = run_notebook(options.name, options.parameters)
+    print(result)
+    return 0
+
+
+def _analyze(options: argparse.Namespace) -> int:
+    from cookbook.analysis import analyze
+
+    print(analyze(options.log_path, options.output_dir))
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    extra = [option for option in options.options if option != "--"]
+    return subprocess.run([sys.executable, "-m", "cookbook.engine", *extra], check=False).returncode
