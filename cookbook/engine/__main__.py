@@ -1,0 +1,125 @@
+"""Start an engine: ``python -m cookbook.engine``.
+
+Prints one JSON line with `base_url`, `api_key` and `pid` on standard output when it is ready; logs
+go to standard error. Ends cleanly on SIGTERM and SIGINT.
+"""
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import uvicorn
+
+from cookbook.engine.errors import UserError
+from cookbook.engine.runtime import Runtime
+from cookbook.engine.scheduler import Scheduler
+from cookbook.engine.server import Server
+from cookbook.engine.store import Store
+from cookbook.engine.weights import resolve_model
+from cookbook.errors import CookbookError
+from cookbook.home import cookbook_home
+
+DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+log = logging.getLogger("cookbook.engine")
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Return the parsed command line."""
+    parser = argparse.ArgumentParser(prog="python -m cookbook.engine", description=__doc__)
+    parser.add_argument("--port", type=int, default=0, help="0 (default) takes a free port")
+    parser.add_argument("--data-dir", type=Path, help="where checkpoints are kept")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="bundled name, folder or hub id")
+    parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
+    parser.add_argument("--embedded", action="store_true", help="end when standard input closes")
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    """Run the engine until it is told to stop."""
+    options = parse_arguments()
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    scratch = Path(tempfile.mkdtemp(prefix="cookbook-engine-"))
+    try:
+        return _serve(options, scratch)
+    except (UserError, CookbookError, OSError) as error:
+        log.error("%s", error)
+        return 1
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _serve(options: argparse.Namespace, scratch: Path) -> int:
+    # The port is taken first: a busy one should not cost the time of loading a model.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    if os.name == "posix":
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", options.port))
+    runtime = Runtime(
+        options.model,
+        resolve_model(options.model),
+        Store(options.data_dir or cookbook_home() / "engine"),
+        scratch,
+        options.dtype,
+        options.device,
+    )
+    scheduler = Scheduler(runtime.advance_sampling)
+    api_key = f"tml-{secrets.token_hex(16)}"
+    app = Server(runtime, scheduler, api_key).app()
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=120,
+        timeout_graceful_shutdown=3,
+        lifespan="off",
+    )
+    server = uvicorn.Server(config)
+    if options.embedded:
+        _stop_with_parent(server)
+    scheduler.start()
+    ready = {
+        "base_url": f"http://127.0.0.1:{listener.getsockname()[1]}",
+        "api_key": api_key,
+        "pid": os.getpid(),
+    }
+    log.info("serving %s on %s in %s", options.model, runtime.device, runtime.dtype)
+    asyncio.run(_run(server, listener, ready))
+    scheduler.stop()
+    return 0
+
+
+async def _run(server: uvicorn.Server, listener: socket.socket, ready: dict) -> None:
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.01)
+    print(json.dumps(ready), flush=True)
+    await serving
+
+
+def _stop_with_parent(server: uvicorn.Server) -> None:
+    """End when the parent's end of standard input closes, however the parent ended."""
+
+    def watch() -> None:
+        while sys.stdin.buffer.read(1024):
+            pass
+        server.should_exit = True
+        # Work in hand may take long; a child must never outlive its parent by much.
+        threading.Timer(5.0, os._exit, [0]).start()
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

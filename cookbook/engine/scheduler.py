@@ -1,0 +1,120 @@
+"""Who runs when: one worker thread, training requests in order, sampling in between.
+
+Owns: the worker thread and the order of work. Each model's training requests run strictly by
+sequence number whatever their order of arrival; between two of them every sampling batch advances
+by one token, so training and sampling share the machine and neither waits for the other's end.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cookbook.engine.errors import UserError
+from cookbook.engine.futures import Failure, Future
+
+log = logging.getLogger(__name__)
+Result = dict | bytes
+MISSING_TIMEOUT_S = 600.0  # longer than any client keeps retrying a submission
+
+
+def settle(future: Future, work: Callable[[], Result]) -> None:
+    """Run `work` and put its outcome, or the reason of its failure, into `future`."""
+    try:
+        future.resolve(work())
+    except UserError as error:
+        future.resolve(Failure(str(error), "user"))
+    except Exception as error:
+        log.exception("request failed")
+        future.resolve(Failure(f"engine error: {type(error).__name__}: {error}", "server"))
+
+
+@dataclass
+class _Line:
+    """One model's training requests."""
+
+    next_id: int = 1
+    parked: dict[int, tuple[Future, Callable[[], Result]]] = field(default_factory=dict)
+    waiting_since: float = field(default_factory=time.monotonic)
+
+
+class Scheduler:
+    """The worker thread and its queues; `advance_sampling` does one decoding step if one is due."""
+
+    def __init__(self, advance_sampling: Callable[[], bool]) -> None:
+        self._advance_sampling = advance_sampling
+        self._jobs: deque[tuple[Future, Callable[[], Result]]] = deque()
+        self._lines: dict[str, _Line] = {}
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="engine-worker", daemon=True)
+
+    def start(self) -> None:
+        """Start the worker."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Finish the operation in hand, then end the worker."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        self._thread.join(timeout_s)
+
+    def submit(self, future: Future, work: Callable[[], Result]) -> None:
+        """Queue work that has no order with respect to a model's training requests."""
+        with self._wake:
+            self._jobs.append((future, work))
+            self._wake.notify()
+
+    def call(self, action: Callable[[], None]) -> None:
+        """Queue an action for the worker that answers no future of its own."""
+        self.submit(Future({}), lambda: action() or {})
+
+    def submit_ordered(
+        self, model_id: str, seq_id: int, future: Future, work: Callable[[], Result]
+    ) -> None:
+        """Queue training work; it runs after all lower numbers of its model have run."""
+        with self._wake:
+            line = self._lines.setdefault(model_id, _Line())
+            line.parked[seq_id] = (future, work)
+            while line.next_id in line.parked:
+                self._jobs.append(line.parked.pop(line.next_id))
+                line.next_id += 1
+                line.waiting_since = time.monotonic()
+            self._wake.notify()
+
+    def _run(self) -> None:
+        while True:
+            sampled = self._guarded_sampling()
+            with self._wake:
+                if self._stopping:
+                    return
+                job = self._jobs.popleft() if self._jobs else None
+                if job is None and not sampled:
+                    self._wake.wait(timeout=5.0)
+                    self._fail_stranded()
+            if job:
+                settle(*job)
+
+    def _guarded_sampling(self) -> bool:
+        try:
+            return self._advance_sampling()
+        except Exception:
+            log.exception("sampling failed")
+            return True
+
+    def _fail_stranded(self) -> None:
+        """Fail requests that wait for a number that never came (its submission was lost)."""
+        now = time.monotonic()
+        for model_id, line in self._lines.items():
+            if line.parked and now - line.waiting_since > MISSING_TIMEOUT_S:
+                text = (
+                    f"request number {line.next_id} of {model_id} never arrived, so later ones "
+                    "can't run; submit them again"
+                )
+                line.next_id = max(line.parked) + 1
+                for future, _ in line.parked.values():
+                    future.resolve(Failure(text, "server"))
+                line.parked.clear()

@@ -1,0 +1,174 @@
+"""One training run's state and its operations: forward, backward, optimiser step.
+
+Owns: an adapter, its gradients and its Adam moments. Everything here runs on the worker thread.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from cookbook.engine.decoder import Weights, forward_packed
+from cookbook.engine.errors import UserError
+from cookbook.engine.logprobs import target_logprobs
+from cookbook.engine.lora import Adapter
+from cookbook.engine.losses import LOSSES
+from cookbook.engine.packing import micro_batches, pack
+
+
+@dataclass(frozen=True)
+class TrainingDatum:
+    """One validated datum.
+
+    Attributes:
+        tokens: (N,) int64 model input.
+        targets: (N,) or (N, K) int64; `targets[i]` is predicted from position i.
+        inputs: the loss's float32 inputs, each of the targets' shape.
+    """
+
+    tokens: np.ndarray
+    targets: np.ndarray
+    inputs: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class LossResult:
+    """What a forward (and backward) pass returns: per datum logprobs, and summed metrics."""
+
+    logprobs: list[np.ndarray]  # float32, each of its targets' shape
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamSettings:
+    """Settings of one optimiser step; defaults are the SDK's."""
+
+    learning_rate: float = 1e-4
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-12
+    weight_decay: float = 0.0
+    grad_clip_norm: float = 0.0
+
+    def __post_init__(self) -> None:
+        checks = {
+            "learning_rate": (self.learning_rate, self.learning_rate >= 0, "at least 0"),
+            "beta1": (self.beta1, 0 <= self.beta1 < 1, "in [0, 1)"),
+            "beta2": (self.beta2, 0 <= self.beta2 < 1, "in [0, 1)"),
+            "eps": (self.eps, self.eps >= 0, "at least 0"),
+            "weight_decay": (self.weight_decay, self.weight_decay >= 0, "at least 0"),
+            "grad_clip_norm": (self.grad_clip_norm, self.grad_clip_norm >= 0, "at least 0"),
+        }
+        for name, (value, fine, allowed) in checks.items():
+            if not fine or not np.isfinite(value):
+                raise UserError(f"adam_params.{name} is {value}; it must be finite and {allowed}")
+
+
+class TrainingRun:
+    """An adapter being trained on top of shared base weights."""
+
+    def __init__(self, base: Weights, adapter: Adapter) -> None:
+        self.base = base
+        self.adapter = adapter
+        self.steps = 0  # completed optimiser steps
+        self.optimizer = torch.optim.AdamW(adapter.parameters(), lr=0.0)
+
+    def forward(self, data: list[TrainingDatum], loss_name: str) -> LossResult:
+        """Return logprobs and loss without touching gradients."""
+        with torch.no_grad():
+            return self._run(data, loss_name, backward=False)
+
+    def forward_backward(self, data: list[TrainingDatum], loss_name: str) -> LossResult:
+        """Return logprobs and loss; gradients are added to those already there."""
+        return self._run(data, loss_name, backward=True)
+
+    def _run(self, data: list[TrainingDatum], loss_name: str, backward: bool) -> LossResult:
+        logprobs: list[np.ndarray] = [np.empty(0, np.float32)] * len(data)
+        total = 0.0
+        for members in micro_batches([datum.tokens for datum in data]):
+            chunk = [data[i] for i in members]
+            values, loss = self._micro_batch(chunk, loss_name, backward)
+            total += loss
+            for i, value in zip(members, values, strict=True):
+                logprobs[i] = value
+        tokens = float(sum(len(datum.tokens) for datum in data))
+        return LossResult(logprobs, {"loss:sum": total, "num_tokens:sum": tokens})
+
+    def _micro_batch(
+        self, data: list[TrainingDatum], loss_name: str, backward: bool
+    ) -> tuple[list[np.ndarray], float]:
+        loss_fn = LOSSES[loss_name]
+        batch = pack([datum.tokens for datum in data])
+        device = self.base.device
+        hidden = forward_packed(self.base, batch.to(device), self.adapter)
+        # K targets at one position share their row of hidden states.
+        rows = [np.repeat(r, d.targets[0].size) for r, d in zip(batch.rows, data, strict=True)]
+        inputs = {
+            name: _concatenated([d.inputs[name] for d in data], device) for name in data[0].inputs
+        }
+        logprobs = target_logprobs(
+            self.base,
+            self.adapter,
+            hidden,
+            _concatenated(rows, device),
+            _concatenated([d.targets for d in data], device),
+            needs_grad=inputs[loss_fn.trained] != 0,
+        )
+        loss = loss_fn.formula(logprobs, inputs)
+        if backward and loss.requires_grad:
+            loss.backward()
+        flat = logprobs.detach().cpu().numpy()
+        ends = np.cumsum([d.targets.size for d in data])[:-1]
+        parts = np.split(flat, ends)
+        shaped = [part.reshape(d.targets.shape) for part, d in zip(parts, data, strict=True)]
+        return shaped, float(loss.detach())
+
+    def optim_step(self, settings: AdamSettings) -> dict[str, float]:
+        """Apply AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) and clear the gradients.
+
+        Without any gradient since the last step this does nothing and reports a norm of 0.
+        """
+        parameters = self.adapter.parameters()
+        if all(parameter.grad is None for parameter in parameters):
+            return {"unclipped_grad_l2:mean": 0.0}
+        limit = settings.grad_clip_norm or float("inf")
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
+        if not np.isfinite(norm):
+            self.optimizer.zero_grad(set_to_none=True)
+            raise UserError(
+                f"the gradient's norm is {norm}: nothing was applied and the gradients were "
+                "cleared. A smaller learning rate or smaller loss inputs keep it finite"
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.learning_rate
+            group["betas"] = (settings.beta1, settings.beta2)
+            group["eps"] = settings.eps
+            group["weight_decay"] = settings.weight_decay
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.steps += 1
+        return {"unclipped_grad_l2:mean": norm}
+
+    def moments(self) -> dict[str, torch.Tensor]:
+        """Return Adam's state by parameter number; empty before the first step."""
+        state = self.optimizer.state
+        return {
+            f"{i}.{key}": state[parameter][key]
+            for i, parameter in enumerate(self.adapter.parameters())
+            for key in ("step", "exp_avg", "exp_avg_sq")
+            if parameter in state
+        }
+
+    def restore_moments(self, tensors: Mapping[str, torch.Tensor], steps: int) -> None:
+        """Put back what `moments` returned."""
+        for i, parameter in enumerate(self.adapter.parameters()):
+            if f"{i}.step" in tensors:
+                keys = ("step", "exp_avg", "exp_avg_sq")
+                self.optimizer.state[parameter] = {key: tensors[f"{i}.{key}"] for key in keys}
+        self.steps = steps
+
+
+def _concatenated(arrays: list[np.ndarray], device: torch.device) -> torch.Tensor:
+    """Return all arrays flattened into one 1-D tensor."""
+    return torch.from_numpy(np.concatenate([array.ravel() for array in arrays])).to(device)
