@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import papermill
 import pytest
 
 from cookbook.notebooks.__main__ import main
@@ -23,6 +24,14 @@ def test_committed_notebook_has_no_faults(path: Path) -> None:
 
 def test_good_notebook_has_no_faults() -> None:
     assert faults(BAD / "good.ipynb") == []
+
+
+def test_papermill_explains_the_parameters() -> None:
+    told = papermill.inspect_notebook(BAD / "good.ipynb")
+    assert [(p["inferred_type_name"], p["help"]) for p in told.values()] == [
+        ("float", "added in each step, 0 or more"),
+        ("int", "steps to take"),
+    ]
 
 
 @pytest.mark.parametrize(
