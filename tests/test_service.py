@@ -15,6 +15,7 @@ import pytest
 
 from cookbook import embedded, service
 from cookbook.errors import ServiceError
+from cookbook.models import DEFAULT_MODEL
 
 FAKE = Path(__file__).with_name("fake_engine.py")
 VARIABLES = ["TINKER_BASE_URL", "TINKER_API_KEY", "NO_PROXY", "no_proxy"]
@@ -180,6 +181,28 @@ def test_when_the_engine_dies_pending_and_next_calls_say_so_and_connect_starts_a
         assert "POST /api/v1/optim_step" in str(caught.value)  # the fake's log
     assert key_seen_by_server(service.connect("fake")) == "tml-fake"
     assert service._engines["fake"].process.pid != engine.process.pid
+
+
+def real_command(model_name: str) -> list[str]:
+    return [sys.executable, "-m", "cookbook.engine", "--embedded", "--model", model_name]
+
+
+@posix_only
+def test_the_real_engine_starts_serves_dies_and_starts_again(monkeypatch, tmp_path, model_dir):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "models").symlink_to(model_dir.parent)
+    monkeypatch.setattr(embedded, "_engine_command", real_command)
+    client = service.connect()
+    training = client.create_lora_training_client(base_model=DEFAULT_MODEL, rank=8).result()
+    assert training.get_tokenizer().encode("\n\n1.") == [1116, 33, 30]
+    pid = service._engines[DEFAULT_MODEL].process.pid
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(Exception, match=r"engine died \(killed by SIGKILL.*Run connect"):
+        training.optim_step(adam_params()).result(timeout=30)
+    again = service.connect().create_lora_training_client(base_model=DEFAULT_MODEL, rank=8)
+    assert again.result().get_info().model_id
+    service._stop_engines()
+    assert service._engines[DEFAULT_MODEL].process.returncode == 0
 
 
 @posix_only
