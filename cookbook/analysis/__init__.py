@@ -1,0 +1,43 @@
+"""Read a training run's folder; get numbers, a report, plots, comparisons. Trains nothing."""
+
+from cookbook.analysis.compare import compare, comparison_figure
+from cookbook.analysis.diagnosis import signs_of_trouble
+from cookbook.analysis.intervals import mean_interval, wilson_interval
+from cookbook.analysis.metrics import METRICS, Metric, describe
+from cookbook.analysis.plots import finding, training_figure
+from cookbook.analysis.report import held_out_table, metric_table, report_text
+from cookbook.analysis.results import analyze, results_folder, save_results
+from cookbook.analysis.run import Change, Run, Series, change, load_run, smooth
+from cookbook.analysis.style import alt_text, figure_style, label_ends, new_figure, show
+from cookbook.analysis.table import Table
+
+__all__ = [
+    "METRICS",
+    "Change",
+    "Metric",
+    "Run",
+    "Series",
+    "Table",
+    "alt_text",
+    "analyze",
+    "change",
+    "compare",
+    "comparison_figure",
+    "describe",
+    "figure_style",
+    "finding",
+    "held_out_table",
+    "label_ends",
+    "load_run",
+    "mean_interval",
+    "metric_table",
+    "new_figure",
+    "report_text",
+    "results_folder",
+    "save_results",
+    "show",
+    "signs_of_trouble",
+    "smooth",
+    "training_figure",
+    "wilson_interval",
+]

@@ -1,0 +1,123 @@
+"""Signs of a run gone wrong, each with its likely cause and what to change."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from cookbook.analysis.metrics import describe
+from cookbook.analysis.run import Run, change
+from cookbook.analysis.wording import number, sentence_case
+
+Rule = Callable[[Run], str | None]
+
+
+def signs_of_trouble(run: Run) -> list[str]:
+    """Return a sentence or two for each sign of trouble in `run`; none for a healthy run."""
+    found = (rule(run) for rule in RULES)
+    return [text for text in found if text]
+
+
+def _not_finite(run: Run) -> str | None:
+    for name in run.metrics():
+        series = run.series(name)
+        bad = series.steps[~np.isfinite(series.values)]
+        if len(bad):
+            return (
+                f"{name} is not finite at {len(bad)} of {len(series)} steps, first at step "
+                f"{bad[0]:.0f}: the run diverged. Lower learning_rate and start again from a "
+                "checkpoint before that step."
+            )
+    return None
+
+
+def _nothing_trained(run: Run) -> str | None:
+    rates = run.series("learning_rate").finite.values
+    if len(rates) and not rates.any():
+        return "The learning rate is 0 at every step: the weights never changed. Set learning_rate."
+    return None
+
+
+def _got_worse(run: Run) -> str | None:
+    series = run.headline()
+    metric, went = describe(series.name), change(series)
+    worse = {"lower": "rises", "higher": "falls"}.get(metric.better)
+    if went.verb != worse:
+        return None
+    return (
+        f"{sentence_case(metric.label)} got worse, from {number(went.first)} to "
+        f"{number(went.last)}: most often learning_rate is too high. Try a third of it."
+    )
+
+
+def _no_effect(run: Run) -> str | None:
+    series = run.headline()
+    went = change(series)
+    if went.width == 0 or not went.verb.startswith(("hardly", "does not")):
+        return None
+    return (
+        f"{sentence_case(describe(series.name).label)} did not change beyond its noise "
+        f"({number(went.first)} to {number(went.last)}, ±{number(went.noise, 2)}): learning_rate "
+        "is too low, the run too short, or there is nothing to learn. Try three times the rate."
+    )
+
+
+def _overfits(run: Run) -> str | None:
+    held_out, train = run.series("test/nll").finite, change(run.series("train_mean_nll"))
+    if len(held_out) < 3 or train.difference >= 0:
+        return None
+    best = int(np.argmin(held_out.values))
+    rise = held_out.values[-1] - held_out.values[best]
+    half_width = (held_out.high[best] - held_out.low[best]) / 2
+    # Same examples at both ends, so a rise of half the interval is already no accident.
+    margin = half_width / 2 if math.isfinite(half_width) else 0.02 * held_out.values[best]
+    if rise <= margin:
+        return None
+    return (
+        f"Held-out NLL was best at step {held_out.steps[best]:.0f} and rose by {number(rise, 2)} "
+        "since while training NLL fell: overfitting. Train fewer epochs or take the checkpoint "
+        "nearest that step."
+    )
+
+
+def _no_signal(run: Run) -> str | None:
+    mixed = run.series("env/all/by_group/frac_mixed").finite.values
+    if not len(mixed) or mixed.mean() >= 0.1:
+        return None
+    return (
+        f"Only {mixed.mean():.0%} of the groups had differing rewards: the others teach nothing. "
+        "Choose easier or harder problems, or more samples per problem."
+    )
+
+
+def _off_policy(run: Run) -> str | None:
+    kl = np.abs(run.series("kl_sample_train_v1").finite.values)
+    if not len(kl) or np.median(kl) <= 0.01:
+        return None
+    return (
+        f"|KL| between sampler and trainer is {number(float(np.median(kl)), 2)} in the median step "
+        "(healthy: below 0.01): the samples are stale, or were drawn at a temperature other than 1."
+    )
+
+
+def _stopped_early(run: Run) -> str | None:
+    planned = run.config.get("max_steps")
+    logged = run.records[-1]["step"] + 1 if run.records else 0
+    if not isinstance(planned, int) or isinstance(planned, bool) or not 0 < logged < planned:
+        return None
+    return (
+        f"The log ends after {logged:,} of {planned:,} planned steps. Start it again with the same "
+        "log_path and settings to go on."
+    )
+
+
+RULES: tuple[Rule, ...] = (
+    _not_finite,
+    _nothing_trained,
+    _got_worse,
+    _no_effect,
+    _overfits,
+    _no_signal,
+    _off_policy,
+    _stopped_early,
+)
