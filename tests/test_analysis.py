@@ -76,6 +76,7 @@ def sl_run(path, n=40, fall=0.9, rate=1e-4, **changes):
                 "num_loss_tokens": 400,
                 "time/total": 1.25,
             }
+            metrics |= {"time/total": 2.25, "time/evaluation": 1.0} if step % 10 == 0 else {}
             log.log(step, {**metrics, **(held_out if step % 10 == 0 else {})})
         log.save_checkpoint("final", n, "tinker://r/weights/final", final=True)
     return log.path
@@ -124,7 +125,7 @@ def test_series_and_totals_are_those_of_the_log(tmp_path):
 
 
 def test_an_alias_is_found_and_a_half_width_becomes_bounds(tmp_path):
-    records = [{"step": 0, "optim/lr": 0.5, "test/nll": 2.0, "test/nll_ci95": 0.25}]
+    records = [{"step": 0, "optim/lr": 0.5, "test/nll": 2.0, "test/nll_margin": 0.25}]
     run = load_run(foreign_run(tmp_path / "run", records))
     assert run.series("learning_rate").values.tolist() == [0.5]
     assert (run.series("test/nll").low[0], run.series("test/nll").high[0]) == (1.75, 2.25)
@@ -261,7 +262,7 @@ def test_the_report_states_what_happened(analysed):
         r"steps logged +41 \(0 to 40\)",
         r"tokens +28,000",
         r"trained tokens +16,000",
-        r"time in steps +50 s",
+        r"time in steps +54 s",
         r"median throughput +560 tokens/s",
         r"test/nll +nats/token +2.6 \[2.52, 2.68\] at step 0 +1.706 .* at step 40 +-0.894 ± 0.11",
         r"final +40 +tinker://r/weights/final",
@@ -283,7 +284,7 @@ def test_the_supervised_figure_has_its_panels_with_findings_as_titles(tmp_path):
         "Held-out NLL falls from 2.6 to 1.71 nats/token in 40 steps",
         "Learning rate goes from 1e-04 to 2.5e-06",
         "Throughput: 560 tokens/s in the median step",
-        "The median step takes 1.25 s, all 50 s",
+        "The median step takes 1.25 s, all 54 s",
     ]
     assert all("step" in axes.get_xlabel() for axes in figure.axes)
     text = alt_text(figure)
@@ -504,6 +505,8 @@ def test_each_sign_of_trouble_is_recognised(tmp_path):
     assert "ends after 41 of 99 planned" in trouble(sl_run(tmp_path / "cut", max_steps=99))
     nan = [{"step": s, "train_mean_nll": 2.0 if s < 3 else math.nan} for s in range(6)]
     assert "not finite at 3 of 6 steps, first at step 3" in of("nan", nan)
+    diverged = load_run(tmp_path / "nan").headline()
+    assert finding(diverged) == "Training NLL stops being finite at step 3: the run diverged"
     over = [
         {"step": s, "train_mean_nll": 2 - 0.1 * s, "test/nll": 2 + 0.05 * (s - 4) ** 2}
         for s in range(12)

@@ -153,7 +153,7 @@ METRICS = (
         label="throughput",
         unit="tokens/s",
         better="-",
-        meaning="num_tokens / time/total, computed from the log",
+        meaning="num_tokens per second of time/total without time/evaluation",
         healthy="steady after the first steps",
     ),
     Metric(

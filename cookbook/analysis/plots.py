@@ -59,6 +59,9 @@ def finding(series: Series) -> str:
     name, steps = sentence_case(metric.label), int(series.steps[-1] - series.steps[0])
     if not series.name.startswith("test/"):
         steps += 1  # each value was measured before its step's update
+    if not math.isfinite(went.last):
+        bad = series.steps[~np.isfinite(series.values)][0]
+        return f"{name} stops being finite at step {bad:.0f}: the run diverged"
     if len(series.finite) == 1:
         return f"{name} is {number(went.last, 3)}{unit}, measured once"
     over = f"{unit} in {steps:,} steps"
@@ -210,18 +213,20 @@ def _finish(axes: Axes, series: Series, ylabel: str, labels: list[EndLabel]) -> 
 
 
 def _with_count(label: str, run: Run) -> str:
-    count = run.series("test/num_sequences").finite.values
-    return f"{label}, n = {int(count[-1])}" if len(count) else label
+    logged = run.series("test/num_sequences").finite.values
+    count = int(logged[-1]) if len(logged) else run.config.get("n_test")
+    return f"{label}, n = {count}" if count else label
 
 
 def _mark_non_finite(axes: Axes, series: Series) -> None:
     bad = series.steps[~np.isfinite(series.values)]
     if len(bad):
+        axes.axvspan(bad[0], series.steps[-1], color=VERMILLION, alpha=0.15, linewidth=0)
         axes.axvline(bad[0], color=VERMILLION, linewidth=1.5)
         axes.text(
             bad[0],
-            0.98,
-            " not finite",
+            0.97,
+            "  not finite",
             color=VERMILLION,
             va="top",
             transform=axes.get_xaxis_transform(),

@@ -16,7 +16,7 @@ from cookbook.runlog import folder, lines
 from cookbook.runlog.log import CHECKPOINTS, METRICS
 
 Floats = NDArray[np.float64]
-_BOUND_SUFFIXES = ("_ci95", "_ci95_low", "_ci95_high")
+_BOUND_SUFFIXES = ("_margin", "_ci95_low", "_ci95_high")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,9 @@ class Change:
 
     @property
     def verb(self) -> str:
-        """ "rises" or "falls" where the difference exceeds the noise, else "hardly moves"."""
+        """What the metric does, as a verb; "rises" and "falls" only if it exceeds the noise."""
+        if not math.isfinite(self.last):
+            return "stops being finite"
         if not math.isnan(self.noise) and abs(self.difference) <= self.noise:
             return "hardly moves"
         return "rises" if self.difference > 0 else "falls" if self.difference else "does not move"
@@ -107,15 +109,15 @@ class Run:
         return self.series(HEADLINES[-1])
 
     def tokens_per_s(self) -> Series:
-        """Return tokens per second of each step that logs both tokens and time."""
-        tokens, seconds = self.series("num_tokens"), self.series("time/total")
-        steps, at_tokens, at_seconds = np.intersect1d(
-            tokens.steps, seconds.steps, return_indices=True
-        )
-        with np.errstate(divide="ignore", invalid="ignore"):
-            rate = tokens.values[at_tokens] / seconds.values[at_seconds]
-        unknown = np.full(len(steps), np.nan)
-        return Series("tokens_per_s", steps, rate, unknown, unknown).finite
+        """Return tokens per second of each step that logs tokens and time, evaluations left out."""
+        rows = []
+        for record in self.records:
+            tokens, seconds = record.get("num_tokens"), record.get("time/total")
+            if _is_number(tokens) and _is_number(seconds):
+                training = seconds - record.get("time/evaluation", 0.0)
+                if training > 0:
+                    rows.append((record["step"], tokens / training, math.nan, math.nan))
+        return Series("tokens_per_s", *np.array(rows, dtype=float).reshape(-1, 4).T).finite
 
     def total(self, name: str) -> float:
         """Return the sum of a metric over all steps, NaN if it is not logged."""
@@ -159,6 +161,8 @@ def change(series: Series) -> Change:
         return Change(math.nan, math.nan, math.nan, 0)
     width = 1 if series.name.startswith("test/") else min(10, max(1, count // 10))
     first, last = finite.values[:width].mean(), finite.values[-width:].mean()
+    if not math.isfinite(series.values[-1]):
+        last = series.values[-1]  # it diverged; the last good values are not where it ended
     return Change(float(first), float(last), _noise_of_difference(finite, width), width)
 
 
@@ -231,8 +235,8 @@ def _merge_steps(records: list[lines.Record], problems: list[str]) -> list[lines
 
 
 def _bounds(record: lines.Record, key: str) -> tuple[float, float]:
-    """Return the 95% interval logged as `<key>_ci95` (half-width) or `_ci95_low`, `_ci95_high`."""
-    half = record.get(f"{key}_ci95")
+    """Return the 95% interval logged as `_margin` (half-width) or `_ci95_low` and `_ci95_high`."""
+    half = record.get(f"{key}_margin")
     if _is_number(half):
         return record[key] - half, record[key] + half
     low, high = record.get(f"{key}_ci95_low"), record.get(f"{key}_ci95_high")
