@@ -1,6 +1,7 @@
 """The command line: ``cookbook run | analyze | serve``, thin over the package."""
 
 import argparse
+import contextlib
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,12 @@ from cookbook.errors import CookbookError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status (0: done, 1: failed, 2: wrong usage)."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if options.command is _serve:
+        options.rest = rest  # the engine's own options
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         return options.command(options)
     except CookbookError as error:
@@ -35,8 +41,8 @@ def _parser() -> argparse.ArgumentParser:
     analyze.add_argument("output_dir", type=Path)
     analyze.set_defaults(command=_analyze)
 
-    serve = commands.add_parser("serve", help="run the embedded engine until you stop it")
-    serve.add_argument("options", nargs=argparse.REMAINDER, help="see: cookbook serve -- --help")
+    about = "Run the engine until you stop it; options: see python -m cookbook.engine --help."
+    serve = commands.add_parser("serve", help="run the engine until you stop it", description=about)
     serve.set_defaults(command=_serve)
     return parser
 
@@ -57,5 +63,8 @@ def _analyze(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    extra = [option for option in options.options if option != "--"]
-    return subprocess.run([sys.executable, "-m", "cookbook.engine", *extra], check=False).returncode
+    command = [sys.executable, "-m", "cookbook.engine", "--embedded", *options.rest]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as engine:  # the pipe: it ends with us
+        while True:
+            with contextlib.suppress(KeyboardInterrupt):  # it got the interrupt too and ends itself
+                return engine.wait()
