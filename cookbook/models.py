@@ -104,8 +104,8 @@ def model_info(model_name: str) -> ModelInfo:
 def get_defaults(model_name: str) -> Defaults:
     """Return settings to start from; same errors as `get_lr`.
 
-    The bundled model's were measured on two CPU cores with the bundled conversations; the hosted
-    ones are the public tinker-cookbook's (batch 128, rank 32).
+    The bundled model's suit a run of minutes on a laptop and are a place to start, not the result
+    of a sweep; the hosted ones are the public tinker-cookbook's (batch 128, rank 32).
     """
     if model_info(model_name).family == "smollm2":
         return Defaults(learning_rate=1e-3, lora_rank=16, batch_size=8, max_length=512)

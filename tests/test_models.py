@@ -1,3 +1,5 @@
+from dataclasses import asdict
+
 import pytest
 
 from cookbook.errors import ConfigError
@@ -9,6 +11,7 @@ from cookbook.models import (
     get_lr,
     model_info,
 )
+from cookbook.supervised import Config
 
 
 @pytest.mark.parametrize(
@@ -45,7 +48,8 @@ def test_unknown_model_names_the_nearest():
 
 
 def test_defaults():
-    assert get_defaults(DEFAULT_MODEL).learning_rate == pytest.approx(1e-3, rel=0.9)
+    bundled, config = get_defaults(DEFAULT_MODEL), Config()
+    assert all(getattr(config, name) == value for name, value in asdict(bundled).items())
     hosted = get_defaults("Qwen/Qwen3.5-9B")
     assert (hosted.lora_rank, hosted.batch_size) == (32, 128)
     assert hosted.learning_rate == get_lr("Qwen/Qwen3.5-9B")
