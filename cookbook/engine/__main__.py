@@ -6,16 +6,22 @@ go to standard error. Ends cleanly on SIGTERM and SIGINT.
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import secrets
 import shutil
+import signal
 import socket
 import sys
 import tempfile
 import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -29,7 +35,16 @@ from cookbook.errors import CookbookError
 from cookbook.home import cookbook_home
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+PARENT_GONE_GRACE_S = 5.0
 log = logging.getLogger("cookbook.engine")
+
+
+class _HttpServer(uvicorn.Server):
+    """uvicorn's server without its signal handling, which ends a clean stop with the signal."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -50,6 +65,7 @@ def main() -> int:
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
+    _on_stop_signals(lambda number, frame: sys.exit(0))  # until the server is there
     scratch = Path(tempfile.mkdtemp(prefix="cookbook-engine-"))
     try:
         return _serve(options, scratch)
@@ -85,9 +101,10 @@ def _serve(options: argparse.Namespace, scratch: Path) -> int:
         timeout_graceful_shutdown=3,
         lifespan="off",
     )
-    server = uvicorn.Server(config)
+    server = _HttpServer(config)
+    _on_stop_signals(server.handle_exit)
     if options.embedded:
-        _stop_with_parent(server)
+        _stop_with_parent(server, scratch)
     scheduler.start()
     ready = {
         "base_url": f"http://127.0.0.1:{listener.getsockname()[1]}",
@@ -96,8 +113,20 @@ def _serve(options: argparse.Namespace, scratch: Path) -> int:
     }
     log.info("serving %s on %s in %s", options.model, runtime.device, runtime.dtype)
     asyncio.run(_run(server, listener, ready))
-    scheduler.stop()
+    if not scheduler.stop():
+        # Leaving by the usual way would abort inside the operation that the worker still computes.
+        _leave_at_once(scratch)
     return 0
+
+
+def _on_stop_signals(handler: Callable[[int, FrameType | None], Any]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
+
+
+def _leave_at_once(scratch: Path) -> None:
+    shutil.rmtree(scratch, ignore_errors=True)
+    os._exit(0)
 
 
 async def _run(server: uvicorn.Server, listener: socket.socket, ready: dict) -> None:
@@ -108,15 +137,17 @@ async def _run(server: uvicorn.Server, listener: socket.socket, ready: dict) -> 
     await serving
 
 
-def _stop_with_parent(server: uvicorn.Server) -> None:
+def _stop_with_parent(server: uvicorn.Server, scratch: Path) -> None:
     """End when the parent's end of standard input closes, however the parent ended."""
 
     def watch() -> None:
-        while sys.stdin.buffer.read(1024):
+        # Not through sys.stdin, whose lock this thread would still hold when the process ends.
+        while os.read(0, 1024):
             pass
         server.should_exit = True
         # Work in hand may take long; a child must never outlive its parent by much.
-        threading.Timer(5.0, os._exit, [0]).start()
+        time.sleep(PARENT_GONE_GRACE_S)
+        _leave_at_once(scratch)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
