@@ -55,12 +55,13 @@ class Scheduler:
         """Start the worker."""
         self._thread.start()
 
-    def stop(self, timeout_s: float = 10.0) -> None:
-        """Finish the operation in hand, then end the worker."""
+    def stop(self, timeout_s: float = 3.0) -> bool:
+        """End the worker after the operation in hand; return whether it ended in time."""
         with self._wake:
             self._stopping = True
             self._wake.notify()
         self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def submit(self, future: Future, work: Callable[[], Result]) -> None:
         """Queue work that has no order with respect to a model's training requests."""
@@ -78,6 +79,12 @@ class Scheduler:
         """Queue training work; it runs after all lower numbers of its model have run."""
         with self._wake:
             line = self._lines.setdefault(model_id, _Line())
+            if seq_id < line.next_id:
+                text = f"request number {seq_id} of {model_id} comes too late"
+                future.resolve(Failure(f"{text}; number {line.next_id} is next", "server"))
+                return
+            if not line.parked:
+                line.waiting_since = time.monotonic()
             line.parked[seq_id] = (future, work)
             while line.next_id in line.parked:
                 self._jobs.append(line.parked.pop(line.next_id))
