@@ -23,7 +23,7 @@ from cookbook.engine.futures import Failure, Future, Futures
 from cookbook.engine.generation import SampleResult
 from cookbook.engine.lora import LoraSpec
 from cookbook.engine.runtime import Runtime
-from cookbook.engine.scheduler import Scheduler
+from cookbook.engine.scheduler import Scheduler, settle
 from cookbook.engine.store import check_name, check_ttl, parse_path
 from cookbook.engine.trainer import AdamSettings
 
@@ -36,6 +36,7 @@ CLIENT_CONFIG = {
     "fwd_via_fwdbwd": True,
     "create_model_via_load_weights": True,
 }
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 Handler = Callable[[Request], Awaitable[Response]]
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -66,6 +67,7 @@ class Server:
             "optim_step": self.optim_step,
             "save_weights": self.save_weights,
             "save_weights_for_sampler": self.save_weights_for_sampler,
+            "save_weights_external": self.save_weights_external,
             "load_weights": self.load_weights,
             "create_sampling_session": self.create_sampling_session,
             "asample": self.sample,
@@ -82,17 +84,21 @@ class Server:
                 Route(f"/api/v1/{path}", self._guarded(handler), methods=[method])
                 for path, handler in handlers.items()
             ]
+        unknown = self._guarded(self.unknown_route)
+        routes.append(Route("/api/v1/{path:path}", unknown, methods=list(METHODS)))
         return Starlette(routes=routes)
 
     def _guarded(self, handler: Handler) -> Handler:
         """Wrap a handler with the key check and the mapping from errors to status codes."""
 
         async def guarded(request: Request) -> Response:
-            if not hmac.compare_digest(request.headers.get("x-api-key", ""), self.api_key):
+            key = request.headers.get("x-api-key", "")
+            if not hmac.compare_digest(key.encode(), self.api_key.encode()):
                 text = "the X-API-Key header is missing or not this engine's key"
                 return _problem(401, text)
-            if int(request.headers.get("content-length") or 0) > MAX_BODY_BYTES:
-                return _problem(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
+            size = int(request.headers.get("content-length") or 0)
+            if size > MAX_BODY_BYTES and handler != self.forward_backward:
+                return _problem(413, _too_large(size))
             try:
                 return await handler(request)
             except NotFoundError as error:
@@ -109,6 +115,14 @@ class Server:
     async def health(self, request: Request) -> Response:
         """Say that the engine is up; the only route that needs no key."""
         return JSONResponse({"status": "ok"})
+
+    async def unknown_route(self, request: Request) -> Response:
+        """Refuse what this engine has no route for."""
+        call = f"{request.method} {request.path_params['path']}"
+        raise NotFoundError(
+            f"this engine does not serve {call}; its documentation (docs/engine.md) lists every "
+            "call it serves"
+        )
 
     async def client_config(self, request: Request) -> Response:
         """Tell the SDK which optional features to use."""
@@ -147,7 +161,7 @@ class Server:
 
     async def heartbeat(self, request: Request) -> Response:
         """Confirm that a session lives; 410 stops the client's heartbeat."""
-        session_id = str((await request.json()).get("session_id"))
+        session_id = str((await _json(request)).get("session_id"))
         self._check_session(session_id)
         if not self.sessions[session_id]:
             return _problem(410, f"session {session_id} was finished")
@@ -171,7 +185,7 @@ class Server:
 
     async def create_model(self, request: Request) -> Response:
         """Queue a new training run."""
-        body = _parse(types.CreateModelRequest, await request.json())
+        body = _parse(types.CreateModelRequest, await _json(request))
         self._check_session(body.session_id)
         self._check_base_model(body.base_model)
         kind = getattr(body.optimizer_config, "type", "adamw")
@@ -189,7 +203,7 @@ class Server:
 
     async def load_weights(self, request: Request) -> Response:
         """Queue a run from a checkpoint, or (deprecated form) reload an existing run."""
-        body = _parse(types.LoadWeightsRequest, await request.json())
+        body = _parse(types.LoadWeightsRequest, await _json(request))
         if body.session_id is None:
             return self._queue_ordered(
                 body,
@@ -211,7 +225,7 @@ class Server:
 
     async def get_info(self, request: Request) -> Response:
         """Describe a training run."""
-        model_id = str((await request.json()).get("model_id"))
+        model_id = str((await _json(request)).get("model_id"))
         run = self.runtime.run(model_id)
         data = {
             "arch": "llama",
@@ -231,7 +245,7 @@ class Server:
     async def weights_info(self, request: Request) -> Response:
         """Describe a checkpoint."""
         manifest = self.runtime.store.load_manifest(
-            parse_path(str((await request.json()).get("tinker_path")))
+            parse_path(str((await _json(request)).get("tinker_path")))
         )
         lora = dict(manifest["lora"])
         info = {"base_model": manifest["base_model"], "is_lora": True}
@@ -249,19 +263,30 @@ class Server:
 
     def _queue_ordered(self, body: Any, work: Callable[[], Any]) -> Response:
         """Submit training work that runs by its model's sequence number."""
-        model_id, seq_id = str(body.model_id), int(body.seq_id or 0)
+        model_id, seq_id = body.model_id, body.seq_id
+        if not isinstance(model_id, str) or not isinstance(seq_id, int) or seq_id < 1:
+            raise UserError(
+                f"model_id is {model_id!r} and seq_id {seq_id!r}; a training request needs a "
+                "model's id and a number from 1"
+            )
         key = ("train", model_id, seq_id)
         future = self.futures.repeated(key)
         if future is None:
             future = self.futures.new(key, model_id=model_id)
-            self.scheduler.submit_ordered(model_id, seq_id, future, work)
+            if model_id in self.runtime.runs:
+                self.scheduler.submit_ordered(model_id, seq_id, future, work)
+            else:  # of an engine before this one: its earlier numbers will never come
+                settle(future, lambda: self.runtime.run(model_id) and {})
         return JSONResponse(future.reply)
 
     async def forward_backward(self, request: Request) -> Response:
         """Queue a forward (and backward) pass."""
-        message = wire.parse_forward_backward(await request.body())
+        body = await request.body()
+        message = wire.parse_forward_backward(body)
 
         def work() -> bytes:
+            if len(body) > MAX_BODY_BYTES:
+                raise UserError(_too_large(len(body)))
             data, loss = wire.training_data(message, self.runtime.config)
             result = self.runtime.forward_backward(
                 message.model_id, data, loss, message.forward_only
@@ -272,7 +297,7 @@ class Server:
 
     async def optim_step(self, request: Request) -> Response:
         """Queue an optimiser step."""
-        raw = await request.json()
+        raw = await _json(request)
 
         def work() -> dict[str, Any]:
             body = _parse(types.OptimStepRequest, raw)
@@ -286,7 +311,7 @@ class Server:
 
     async def save_weights(self, request: Request) -> Response:
         """Queue a training checkpoint."""
-        raw = await request.json()
+        raw = await _json(request)
 
         def work() -> dict[str, Any]:
             body = _parse(types.SaveWeightsRequest, raw)
@@ -303,7 +328,7 @@ class Server:
 
     async def save_weights_for_sampler(self, request: Request) -> Response:
         """Queue a sampler checkpoint, named and lasting or unnamed and of this session."""
-        raw = await request.json()
+        raw = await _json(request)
 
         def work() -> dict[str, Any]:
             body = _parse(types.SaveWeightsForSamplerRequest, raw)
@@ -323,11 +348,22 @@ class Server:
 
         return self._queue_ordered(_Addressed(raw), work)
 
+    async def save_weights_external(self, request: Request) -> Response:
+        """Refuse an export, in its turn: a missing number would hold up every later request."""
+
+        def work() -> dict[str, Any]:
+            raise UserError(
+                "this engine has no external export; every checkpoint of save_state and "
+                f"save_weights_for_sampler is a PEFT folder below {self.runtime.store.root}"
+            )
+
+        return self._queue_ordered(_Addressed(await _json(request)), work)
+
     # --- sampling ---------------------------------------------------------------------------
 
     async def create_sampling_session(self, request: Request) -> Response:
         """Make a sampler of the base model or of a checkpoint."""
-        body = _parse(types.CreateSamplingSessionRequest, await request.json())
+        body = _parse(types.CreateSamplingSessionRequest, await _json(request))
         self._check_session(body.session_id)
         key = (body.session_id, body.sampling_session_seq_id)
         if key not in self._sampling_sessions:
@@ -347,12 +383,13 @@ class Server:
 
     async def sample(self, request: Request) -> Response:
         """Queue a sampling request; a bad one is refused at once (sampling has no order)."""
-        body = await request.json()
+        body = await _json(request)
         sampler_id, seq_id = str(body.get("sampling_session_id")), body.get("seq_id")
         self.runtime.sampler(sampler_id)
         key = ("sample", sampler_id, seq_id)
         future = self.futures.repeated(key)
         if future is None:
+            _parse(types.SampleRequest, body)  # types; the values are checked next
             wanted = wire.sample_request(body, self.runtime.config)
             ids = [f"{sampler_id}:{seq_id}:{i}" for i in range(wanted.num_samples)]
             future = self.futures.new(key, sample_sequence_ids=ids)
@@ -373,7 +410,7 @@ class Server:
 
     async def retrieve_future(self, request: Request) -> Response:
         """Hold the poll until the result is there; 408 means ask again."""
-        request_id = str((await request.json()).get("request_id"))
+        request_id = str((await _json(request)).get("request_id"))
         future = self.futures.get(request_id)
         if future is None:
             raise NotFoundError(f"there is no request {request_id}; it was fetched or never made")
@@ -404,6 +441,20 @@ def _sample_callback(future: Future) -> Callable[[SampleResult | Exception], Non
             future.resolve(wire.sample_reply(result))
 
     return done
+
+
+async def _json(request: Request) -> dict[str, Any]:
+    try:
+        body = await request.json()
+    except ValueError as error:
+        raise UserError(f"the body is not JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise UserError(f"the body is a JSON {type(body).__name__}; it must be an object")
+    return body
+
+
+def _too_large(size: int) -> str:
+    return f"the body has {size} bytes; at most {MAX_BODY_BYTES} are taken. Send less at a time"
 
 
 def _parse(model: type[Model], raw: Any) -> Model:
