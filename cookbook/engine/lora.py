@@ -77,7 +77,7 @@ class Adapter:
         if seed is None:
             generator.seed()
         else:
-            generator.manual_seed(seed)
+            generator.manual_seed(seed % 2**64)
         pairs = {}
         for path, (out_width, in_width) in shapes.items():
             if path.rsplit(".", 1)[-1] not in spec.targets():

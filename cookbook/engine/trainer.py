@@ -164,8 +164,10 @@ class TrainingRun:
         """Put back what `moments` returned."""
         for i, parameter in enumerate(self.adapter.parameters()):
             if f"{i}.step" in tensors:
-                keys = ("step", "exp_avg", "exp_avg_sq")
-                self.optimizer.state[parameter] = {key: tensors[f"{i}.{key}"] for key in keys}
+                moments = ("exp_avg", "exp_avg_sq")
+                state = {key: tensors[f"{i}.{key}"].to(parameter.device) for key in moments}
+                # The step count stays on the CPU, where AdamW reads it.
+                self.optimizer.state[parameter] = {"step": tensors[f"{i}.step"], **state}
         self.steps = steps
 
 
