@@ -28,6 +28,7 @@ from cookbook.analysis import (
     mean_interval,
     metric_table,
     new_figure,
+    reference_runs,
     results_folder,
     save_results,
     show,
@@ -502,7 +503,11 @@ def test_each_sign_of_trouble_is_recognised(tmp_path):
     assert "did not change beyond its noise" in trouble(sl_run(tmp_path / "flat", fall=0.0))
     assert "weights never changed" in trouble(sl_run(tmp_path / "zero", fall=0.0, rate=0.0))
     assert "learning_rate is too high" in trouble(sl_run(tmp_path / "worse", fall=-3.0))
-    assert "ends after 41 of 99 planned" in trouble(sl_run(tmp_path / "cut", max_steps=99))
+    with RunLog.open(tmp_path / "cut", {"max_steps": 99}, "sl_basic") as log:
+        log.log(0, {"train_mean_nll": 2.0})
+    assert "ends after 1 of 99 planned" in trouble(tmp_path / "cut")
+    short = [{"step": s, "train_mean_nll": 2.0 - s, "progress": s / 50} for s in range(5)]
+    assert "ends after 5 of 50 planned" in of("short", short)
     nan = [{"step": s, "train_mean_nll": 2.0 if s < 3 else math.nan} for s in range(6)]
     assert "not finite at 3 of 6 steps, first at step 3" in of("nan", nan)
     diverged = load_run(tmp_path / "nan").headline()
@@ -516,6 +521,13 @@ def test_each_sign_of_trouble_is_recognised(tmp_path):
     assert "|KL| between sampler and trainer is 0.05" in of("stale", stale)
     lazy = [{"step": s, "env/all/by_group/frac_mixed": 0.02} for s in range(4)]
     assert "Only 2% of the groups" in of("lazy", lazy)
+
+
+def test_reference_runs_are_found_by_name_or_missed_clearly(tmp_path):
+    log = sl_run(tmp_path / "sl_basic")
+    assert reference_runs(tmp_path) == {"sl_basic": log}
+    with pytest.raises(DataError, match="clone it"):
+        reference_runs(tmp_path / "absent")
 
 
 def test_a_finding_never_claims_what_is_not_there(tmp_path):

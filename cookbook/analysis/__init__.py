@@ -5,6 +5,7 @@ from cookbook.analysis.diagnosis import signs_of_trouble
 from cookbook.analysis.intervals import mean_interval, wilson_interval
 from cookbook.analysis.metrics import METRICS, Metric, describe
 from cookbook.analysis.plots import finding, training_figure
+from cookbook.analysis.reference import reference_runs
 from cookbook.analysis.report import held_out_table, metric_table, report_text
 from cookbook.analysis.results import analyze, results_folder, save_results
 from cookbook.analysis.run import Change, Run, Series, change, load_run, smooth
@@ -32,6 +33,7 @@ __all__ = [
     "mean_interval",
     "metric_table",
     "new_figure",
+    "reference_runs",
     "report_text",
     "results_folder",
     "save_results",

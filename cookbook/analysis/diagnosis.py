@@ -101,14 +101,25 @@ def _off_policy(run: Run) -> str | None:
 
 
 def _stopped_early(run: Run) -> str | None:
-    planned = run.config.get("max_steps")
-    logged = run.records[-1]["step"] + 1 if run.records else 0
-    if not isinstance(planned, int) or isinstance(planned, bool) or not 0 < logged < planned:
+    if any(record.get("final") for record in run.checkpoints):
+        return None
+    done = int(run.records[-1]["step"]) + 1 if run.records else 0
+    planned = _planned_steps(run)
+    if not planned or not 0 < done < planned:
         return None
     return (
-        f"The log ends after {logged:,} of {planned:,} planned steps. Start it again with the same "
-        "log_path and settings to go on."
+        f"The log ends after {done:,} of {planned:,} planned steps. Start the run again with the "
+        "same log_path and settings to go on."
     )
+
+
+def _planned_steps(run: Run) -> int | None:
+    """Return how many steps the run was to take: as its progress tells, else `max_steps`."""
+    progress = run.series("progress").finite
+    if len(progress) and progress.values[-1] > 0:
+        return round(progress.steps[-1] / progress.values[-1])
+    planned = run.config.get("max_steps")
+    return planned if isinstance(planned, int) else None
 
 
 RULES: tuple[Rule, ...] = (
