@@ -22,6 +22,7 @@ from cookbook.notebooks.guard import refuse_unknown
 from cookbook.runlog import read_metrics, unique_log_path
 
 POLL_S = 2.0
+QUIET_KERNEL = ["--IPKernelApp.log_level=ERROR"]  # or it warns of its loopback sockets every time
 HEADLINES = ("test/nll", "train_mean_nll", "env/all/reward/total")
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 TYPES = {"bool": bool, "int": int, "float": float, "str": str}
@@ -67,7 +68,7 @@ def run_notebook(name: str, assignments: Sequence[str]) -> Path:
     before = _results_note(log_path)
     try:
         with _telling_metrics(log_path):
-            papermill.execute_notebook(notebook, executed, parameters)
+            papermill.execute_notebook(notebook, executed, parameters, extra_arguments=QUIET_KERNEL)
     except PapermillExecutionError as error:
         kept = _keep(executed, log_path, notebook.name, before)
         raise NotebookError(_failure(error, kept)) from error

@@ -57,16 +57,17 @@ def write_notebook(folder: Path, name: str, *cells: str) -> Path:
     return path
 
 
-def test_run_keeps_the_executed_notebook_with_the_results(folder, monkeypatch, capsys):
+def test_run_keeps_the_executed_notebook_with_the_results(folder, monkeypatch, capfd):
     monkeypatch.setattr(execute, "POLL_S", 0.1)
     write_notebook(folder, "mini", PARAMETERS, RUN, SLOW)
     assert cli.main(["run", "mini", "learning_rate=1e-5"]) == 0
-    captured = capsys.readouterr()
+    captured = capfd.readouterr()
     results = folder / "results" / "named_1e-05"
     assert captured.out.splitlines()[-1] == str(results)
     assert "step 1, 50%: train_mean_nll 1" in captured.err
     executed = nbformat.read(results / "mini.ipynb", as_version=4)
     assert any("learning_rate = 1e-05" in cell.source for cell in executed.cells)
+    assert "WARNING" not in captured.err
     assert [path.name for path in (folder / "logs").iterdir() if path.suffix == ".ipynb"] == []
 
 
@@ -104,7 +105,7 @@ def test_a_bad_parameter_stops_before_anything_runs(
     write_notebook(folder, "mini", PARAMETERS, RUN)
     ran = []
     monkeypatch.setattr(
-        execute.papermill, "execute_notebook", lambda *arguments: ran.append(arguments)
+        execute.papermill, "execute_notebook", lambda *arguments, **more: ran.append(arguments)
     )
     assert cli.main(["run", "mini", assignment]) == 1
     assert message in capsys.readouterr().err
@@ -143,7 +144,7 @@ def test_an_unknown_notebook_names_the_nearest_and_all(folder):
 def test_an_interrupt_says_how_to_go_on(folder, capsys, monkeypatch):
     write_notebook(folder, "mini", PARAMETERS, RUN)
 
-    def interrupt(*arguments: object) -> None:
+    def interrupt(*arguments: object, **more: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(execute.papermill, "execute_notebook", interrupt)
