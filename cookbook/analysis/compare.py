@@ -75,7 +75,7 @@ def _outcome(run: Run) -> list[str]:
         number(went.first),
         number(went.last),
         number(went.difference, 3),
-        f"{len(run.records):,}",
+        f"{len(run.trained_steps()):,}",
         number(tokens) if math.isfinite(tokens) else "-",
         duration(run.total("time/total")),
     ]

@@ -95,12 +95,12 @@ def _findings(run: Run) -> str:
 
 
 def _totals(run: Run) -> dict[str, str]:
-    steps = [record["step"] for record in run.records]
+    steps = run.trained_steps()
     seconds = run.series("time/total").finite.values
     rate = run.tokens_per_s().values
     span = f" ({steps[0]} to {steps[-1]})" if steps else ""
     return {
-        "steps logged": f"{len(steps):,}{span}",
+        "optimiser steps": f"{len(steps):,}{span}",
         "sequences": _total(run, "num_sequences"),
         "tokens": _total(run, "num_tokens"),
         "trained tokens": _total(run, "num_loss_tokens"),

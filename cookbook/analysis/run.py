@@ -16,6 +16,7 @@ from cookbook.runlog import folder, lines
 from cookbook.runlog.log import CHECKPOINTS, METRICS
 
 Floats = NDArray[np.float64]
+_NOT_TRAINING = ("step", "progress", "test/", "time/evaluation")
 _BOUND_SUFFIXES = ("_margin", "_ci95_low", "_ci95_high")
 
 
@@ -89,6 +90,14 @@ class Run:
             if key != "step" and _is_number(value) and not key.endswith(_BOUND_SUFFIXES)
         }
         return sorted(names, key=rank)
+
+    def trained_steps(self) -> list[int]:
+        """Return the steps that were trained, without those that log an evaluation only."""
+        return [
+            record["step"]
+            for record in self.records
+            if any(not key.startswith(_NOT_TRAINING) for key in record)
+        ]
 
     def series(self, name: str) -> Series:
         """Return the metric called `name`, or one of its aliases; empty if it is not logged."""

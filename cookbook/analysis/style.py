@@ -137,7 +137,7 @@ def show(figure: Figure, *, alt: str, caption: str) -> None:
         caption: one sentence that starts from what is seen; it stands below the figure.
     """
     from IPython.core.getipython import get_ipython
-    from IPython.display import Markdown, display
+    from IPython.display import display
 
     if get_ipython() is None:
         print(caption)
@@ -145,7 +145,7 @@ def show(figure: Figure, *, alt: str, caption: str) -> None:
         encoded = base64.b64encode(png(figure)).decode()
         bundle = {"image/png": encoded, "text/plain": f"[figure: {alt}]"}
         display(bundle, raw=True, metadata={"image/png": {"alt": alt}})
-        display(Markdown(caption))
+        display({"text/markdown": caption, "text/plain": caption}, raw=True)
     _close(figure)
 
 
@@ -153,11 +153,12 @@ def alt_text(figure: Figure) -> str:
     """Return an alt text made of what the panels' titles and axes say."""
     sentences = []
     for axes in figure.axes:
-        title = axes.get_title(loc="left") or axes.get_title()
+        title = (axes.get_title(loc="left") or axes.get_title()).replace("\n", ": ")
         if axes.axison and title:
-            low, high = axes.get_xlim()
-            over = f"{axes.get_ylabel()} against {axes.get_xlabel()}, {low:.4g} to {high:.4g}"
-            sentences.append(f"{title} ({over}).")
+            (left, right), (low, high) = axes.dataLim.intervalx, axes.dataLim.intervaly
+            drawn = f"{axes.get_ylabel()}, {low:.3g} to {high:.3g}"
+            over = f"{axes.get_xlabel()}, {left:.4g} to {right:.4g}"
+            sentences.append(f"{title} ({drawn}, against {over}).")
     count = len(sentences)
     opening = f"{count} panels. " if count > 1 else ""
     return opening + " ".join(sentences)
