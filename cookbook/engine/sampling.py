@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
+# Below this a temperature is 0: only ties could differ, and dividing by less may overflow.
+MIN_TEMPERATURE = 1e-5
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings:
@@ -80,7 +83,7 @@ def choose(logits: torch.Tensor, sequences: list[Sequence]) -> tuple[list[int], 
     temperatures = [sequence.settings.temperature for sequence in sequences]
     log_norms = logits.logsumexp(-1)
     tokens = logits.argmax(-1)
-    warm = [i for i, temperature in enumerate(temperatures) if temperature > 0]
+    warm = [i for i, temperature in enumerate(temperatures) if temperature > MIN_TEMPERATURE]
     if warm:
         tokens[warm] = _draw(_filtered(logits, sequences, warm), [sequences[i] for i in warm])
     logprobs = logits.gather(-1, tokens[:, None])[:, 0] - log_norms
@@ -130,7 +133,9 @@ def _draw(probabilities: torch.Tensor, sequences: list[Sequence]) -> torch.Tenso
     rows = torch.arange(B, device=probabilities.device)
     before = block_ends[rows, block] - padded[rows, block].sum(-1, dtype=torch.float64)
     inside = padded[rows, block].cumsum(-1, dtype=torch.float64)
-    offset = torch.searchsorted(inside, (point - before)[:, None], right=True)[:, 0]
+    # The clamp undoes a rounding below 0, which would pick the block's first token even at 0.
+    left = (point - before).clamp(min=0)
+    offset = torch.searchsorted(inside, left[:, None], right=True)[:, 0]
     # Rounding may point just past the last token with any probability: step back to it.
     last = padded.shape[2] - 1 - (padded[rows, block] > 0).flip(-1).int().argmax(-1)
     return block * width + torch.minimum(offset, last)

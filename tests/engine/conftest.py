@@ -6,8 +6,13 @@ from pathlib import Path
 import httpx
 import pytest
 import tinker
+from hypothesis import settings
 
 from tests.engine.processes import EngineProcess, start_engine, write_tiny_model
+
+# The same examples on every machine; a slow moment of the machine is no failure.
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")
