@@ -21,6 +21,7 @@ from cookbook.supervised import (
     datum_from_tokens,
     evaluate_nll,
     learning_rate_multiplier,
+    total_steps,
     train,
     weighted_nll,
 )
@@ -95,7 +96,7 @@ BAD = {
     "lora_rank": [0, 2.0, True],
     "batch_size": [0, -1],
     "num_epochs": [0, "1"],
-    "max_steps": [0, 1.5],
+    "max_steps": [-1, 1.5, None],
     "lr_schedule": ["linar", None],
     "train_on": ["assistant"],
     "max_length": [1, 0],
@@ -133,8 +134,8 @@ def test_all_faults_are_listed_at_once():
 
 
 def test_from_parameters_keeps_the_values():
-    config = Config.from_parameters({"learning_rate": 0, "max_steps": None, "dataset": "a/b"})
-    assert (config.learning_rate, config.max_steps, config.dataset) == (0, None, "a/b")
+    config = Config.from_parameters({"learning_rate": 0, "max_steps": 5, "dataset": "a/b"})
+    assert (config.learning_rate, config.max_steps, config.dataset) == (0, 5, "a/b")
 
 
 def test_describe_prints_what_differs(capsys):
@@ -356,6 +357,11 @@ def test_checkpoints(config, server):
     assert [server.ttls[r["state_path"]] for r in records] == [604800, 604800, None]
     assert server.ttls[records[-1]["sampler_path"]] is None
     assert [r for r in records if "sampler_path" in r] == records[-1:]
+
+
+def test_max_steps_0_sets_no_limit(config):
+    steps = {limit: total_steps(replace(config, max_steps=limit), 8) for limit in (0, 4, 99)}
+    assert steps == {0: 6, 4: 4, 99: 6}
 
 
 def test_max_steps_shortens_the_schedule(config, server):

@@ -7,6 +7,7 @@ from cookbook.supervised.trainer import (
     Result,
     save_checkpoint,
     start_client,
+    total_steps,
     train,
     train_step,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "learning_rate_multiplier",
     "save_checkpoint",
     "start_client",
+    "total_steps",
     "train",
     "train_step",
     "weighted_nll",

@@ -36,8 +36,8 @@ class Config:
     """Conversations per optimiser step, at least 1."""
     num_epochs: int = 1
     """Passes over the training conversations, at least 1."""
-    max_steps: int | None = None
-    """Stop after this many optimiser steps; None: after the last epoch."""
+    max_steps: int = 0
+    """Stop after this many optimiser steps; 0: after the last epoch."""
     lr_schedule: Schedule = "linear"
     """How the step size falls: "linear" or "cosine" to 0, or "constant"."""
     train_on: TrainOn = "all_assistant_messages"
@@ -145,7 +145,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "lora_rank": _whole(1),
     "batch_size": _whole(1),
     "num_epochs": _whole(1),
-    "max_steps": _whole(1, none=True),
+    "max_steps": _whole(0),
     "lr_schedule": _one_of(get_args(Schedule)),
     "train_on": _one_of(get_args(TrainOn)),
     "max_length": _whole(2, none=True),

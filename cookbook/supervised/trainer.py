@@ -179,7 +179,7 @@ def save_checkpoint(client: Any, log: RunLog, step: int, final: bool = False) ->
 def total_steps(config: Config, n_rows: int) -> int:
     """Return the optimiser steps of a run on n_rows training conversations."""
     in_epochs = config.num_epochs * Batches(n_rows, config.batch_size, 0).steps_per_epoch
-    return in_epochs if config.max_steps is None else min(in_epochs, config.max_steps)
+    return min(in_epochs, config.max_steps or in_epochs)
 
 
 def is_finished(log: RunLog) -> bool:
