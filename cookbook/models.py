@@ -108,7 +108,7 @@ def get_defaults(model_name: str) -> Defaults:
     of a sweep; the hosted ones are the public tinker-cookbook's (batch 128, rank 32).
     """
     if model_info(model_name).family == "smollm2":
-        return Defaults(learning_rate=1e-3, lora_rank=16, batch_size=8, max_length=512)
+        return Defaults(learning_rate=3e-3, lora_rank=16, batch_size=4, max_length=512)
     return Defaults(
         learning_rate=get_lr(model_name), lora_rank=32, batch_size=128, max_length=16384
     )

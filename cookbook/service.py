@@ -6,6 +6,7 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
+import warnings
 from typing import TYPE_CHECKING
 
 from cookbook.embedded import EmbeddedEngine
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 PROBE_TIMEOUT_S = 10.0
 LOCAL_KEY = "tml-local"  # the SDK insists on the prefix; a local server may ignore the key
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+# In a kernel without ipywidgets, loading a tokenizer makes tqdm recommend them; we use none.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 _engines: dict[str, EmbeddedEngine] = {}
 _engines_lock = threading.Lock()

@@ -28,11 +28,11 @@ class Config:
     """Base model: a hub id, or for the embedded engine also a local folder."""
     dataset: str = "pocket_tutor"
     """Conversations: "pocket_tutor", a .jsonl or .parquet file, or a hub id."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     """Peak Adam step size, 0 or more."""
     lora_rank: int = 16
     """Rank of the adapters, at least 1 (hosted servers want powers of two)."""
-    batch_size: int = 8
+    batch_size: int = 4
     """Conversations per optimiser step, at least 1."""
     num_epochs: int = 1
     """Passes over the training conversations, at least 1."""
