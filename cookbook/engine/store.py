@@ -144,19 +144,24 @@ class Store:
             NotFoundError: there is no such checkpoint (any more).
         """
         file = self.folder(ref) / "manifest.json"
-        if not file.is_file():
+        manifest = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        if manifest is None or _is_expired(manifest):
             names = sorted(p.name for p in file.parent.parent.glob("[!.]*"))
             raise NotFoundError(
                 f"there is no checkpoint {ref.path}"
                 + (f"; this run has {', '.join(names)}" if names else "; it has none of this kind")
             )
-        return json.loads(file.read_text(encoding="utf-8"))
+        return manifest
 
     def _remove_expired(self) -> None:
         for file in self.root.glob("runs/*/*/*/manifest.json"):
-            expires = json.loads(file.read_text(encoding="utf-8")).get("expires")
-            if expires is not None and expires < time.time():
+            if _is_expired(json.loads(file.read_text(encoding="utf-8"))):
                 shutil.rmtree(file.parent, ignore_errors=True)
+
+
+def _is_expired(manifest: dict[str, Any]) -> bool:
+    expires = manifest.get("expires")
+    return expires is not None and expires < time.time()
 
 
 def _swap(new: Path, target: Path) -> None:
