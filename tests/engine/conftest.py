@@ -1,7 +1,8 @@
 """Fixtures of the engine's tests: a tiny model, and an engine on it that most tests share."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -44,3 +45,22 @@ def tiny_service(tiny_engine: EngineProcess) -> tinker.ServiceClient:
 def http(tiny_engine: EngineProcess) -> Iterator[httpx.Client]:
     with tiny_engine.http() as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoints(tiny_data: Path) -> Path:
+    """Where the tiny engine keeps its checkpoints."""
+    return tiny_data / "data"
+
+
+@pytest.fixture
+def new_run(
+    tiny_service: tinker.ServiceClient, tiny_model: Path
+) -> Callable[..., tinker.TrainingClient]:
+    """Makes training runs of the tiny model, all with the same weights unless told otherwise."""
+
+    def create(**options: Any) -> tinker.TrainingClient:
+        settings = {"rank": 2, "seed": 0, **options}
+        return tiny_service.create_lora_training_client(str(tiny_model), **settings).result()
+
+    return create

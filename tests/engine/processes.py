@@ -168,6 +168,12 @@ def forward_backward_message(
     return message
 
 
+def checkpoint_folder(data_dir: Path, path: str) -> Path:
+    """Where a `tinker://` path lies below an engine's data folder."""
+    run_id, segment, name = path.removeprefix("tinker://").split("/")
+    return data_dir / "runs" / run_id.replace(":", "_") / segment / name
+
+
 def post(http: httpx.Client, route: str, **body: Any) -> dict[str, Any]:
     """Return the JSON answer of a request that must succeed."""
     answer = http.post(route, json=body)
