@@ -463,9 +463,10 @@ def test_a_failure_in_the_middle_of_sampling_ends_in_an_answer(tiny_model, monke
     for _ in range(2):
         batch.add(request, outcomes.append)
     batch.step()
-    with monkeypatch.context() as broken, pytest.raises(MemoryError):
+    with monkeypatch.context() as broken:
         broken.setattr(batch.cache, "reserve", Mock(side_effect=MemoryError("no memory")))
-        batch.step()
+        with pytest.raises(MemoryError):
+            batch.step()
     assert [type(outcome) for outcome in outcomes] == [MemoryError, MemoryError]
     assert batch.idle
     batch.add(request, outcomes.append)

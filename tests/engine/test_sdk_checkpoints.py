@@ -218,3 +218,11 @@ def test_checkpoints_survive_the_death_of_the_engine(tiny_model: Path, tmp_path:
         assert greedy(service.create_sampling_client(model_path=sampler_path).result()) == expected
     finally:
         second.end()
+
+
+def test_a_checkpoint_describes_itself(new_run: NewRun, tiny_engine, tiny_model):
+    path = new_run(rank=3, train_unembed=False).save_state("a").result().path
+    rest = tinker.RestClient(base_url=tiny_engine.base_url, api_key=tiny_engine.api_key)
+    info = rest.get_weights_info_by_tinker_path(path).result()
+    assert (info.base_model, info.is_lora, info.lora_rank) == (str(tiny_model), True, 3)
+    assert (info.train_attn, info.train_mlp, info.train_unembed) == (True, True, False)

@@ -48,6 +48,14 @@ def test_a_run_knows_itself(new_run: NewRun, tiny_model, service, model_dir):
     assert tokenizer.encode("\n\n1.") == [1116, 33, 30]
 
 
+def test_a_client_can_be_closed_and_another_one_opened(tiny_engine, tiny_model):
+    address = {"base_url": tiny_engine.base_url, "api_key": tiny_engine.api_key}
+    for _ in range(2):
+        with tinker.ServiceClient(**address) as client:
+            run = client.create_lora_training_client(str(tiny_model), rank=1).result()
+            assert step(run, ROW) > 0
+
+
 # Forward and backward.
 
 
@@ -276,6 +284,21 @@ def test_a_custom_loss_over_several_chunks(new_run: NewRun):
     assert output.metrics["loss:sum"] == pytest.approx(expected, rel=1e-4)
     norm = run.optim_step(types.AdamParams()).result().metrics["unclipped_grad_l2:mean"]
     assert norm > 0
+
+
+def test_a_traced_custom_loss_runs_in_the_client(tiny_service, new_run: NewRun):
+    def halved(logprobs: torch.Tensor, weights: torch.Tensor) -> tuple:
+        loss = -0.5 * (logprobs * weights).sum()
+        return loss, {"custom/halved:sum": loss}
+
+    ranks = {"logprobs": 1, "weights": 1}
+    loss = tiny_service.create_custom_loss(halved, input_ranks=ranks).result()
+    rows = [datum(ROW, weights=[1.0] * 4), datum(OTHER_ROW, weights=[2.0, 0.0])]
+    run = new_run()
+    expected = run.forward(rows, "cross_entropy").result().metrics["loss:sum"]
+    metrics = run.forward_backward_custom(rows, loss).result().metrics
+    assert metrics["loss:sum"] == pytest.approx(expected / 2, rel=1e-4)
+    assert metrics["custom/halved:sum"] == pytest.approx(expected / 2, rel=1e-4)
 
 
 # Many things in flight.
