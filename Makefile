@@ -27,7 +27,7 @@ lab: $(VENV)/.lab
 	$(RUN) -m jupyterlab notebooks
 
 test: lint
-	$(RUN) -m pytest --nbmake
+	$(RUN) -m pytest --nbmake --nbmake-timeout=1200
 
 lint: $(VENV)/.dev
 	$(RUN) -m ruff check .
