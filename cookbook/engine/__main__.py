@@ -138,18 +138,30 @@ async def _run(server: uvicorn.Server, listener: socket.socket, ready: dict) -> 
 
 
 def _stop_with_parent(server: uvicorn.Server, scratch: Path) -> None:
-    """End when the parent's end of standard input closes, however the parent ended."""
+    """End with the parent, however it ended: its end of standard input closes, or its id changes.
 
-    def watch() -> None:
+    The second sign is for a parent whose own forked children keep the pipe open (POSIX only).
+    """
+    parent = os.getppid()
+
+    def standard_input_closes() -> None:
         # Not through sys.stdin, whose lock this thread would still hold when the process ends.
         while os.read(0, 1024):
             pass
+
+    def parent_changes() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+
+    def leave_after(sign: Callable[[], None]) -> None:
+        sign()
         server.should_exit = True
         # Work in hand may take long; a child must never outlive its parent by much.
         time.sleep(PARENT_GONE_GRACE_S)
         _leave_at_once(scratch)
 
-    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+    for sign in (standard_input_closes, parent_changes):
+        threading.Thread(target=leave_after, args=(sign,), name=sign.__name__, daemon=True).start()
 
 
 if __name__ == "__main__":
