@@ -91,7 +91,7 @@ def start_engine(model: Path, folder: Path, *options: str, **environment: str) -
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stream,
-            env={**os.environ, **environment},
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},  # it is a tiny model
         )
     assert process.stdout
     engine = EngineProcess(process, log)

@@ -201,21 +201,22 @@ def test_a_checkpoint_holds_no_pickle(trained, tiny_checkpoints):
 def test_checkpoints_survive_the_death_of_the_engine(tiny_model: Path, tmp_path: Path):
     first = start_engine(tiny_model, tmp_path, "--embedded")
     try:
-        service = tinker.ServiceClient(base_url=first.base_url, api_key=first.api_key)
-        run = service.create_lora_training_client(str(tiny_model), rank=2, seed=0).result()
-        step(run, ROW)
-        path = run.save_state("kept").result().path
-        sampler_path = run.save_weights_for_sampler("kept").result().path
-        expected = greedy(run.save_weights_and_get_sampling_client().result())
-        losses = [step(run, row) for row in (OTHER_ROW, ROW)]
+        with tinker.ServiceClient(base_url=first.base_url, api_key=first.api_key) as service:
+            run = service.create_lora_training_client(str(tiny_model), rank=2, seed=0).result()
+            step(run, ROW)
+            path = run.save_state("kept").result().path
+            sampler_path = run.save_weights_for_sampler("kept").result().path
+            expected = greedy(run.save_weights_and_get_sampling_client().result())
+            losses = [step(run, row) for row in (OTHER_ROW, ROW)]
     finally:
         first.end()  # SIGKILL
     second = start_engine(tiny_model, tmp_path, "--embedded")
     try:
-        service = tinker.ServiceClient(base_url=second.base_url, api_key=second.api_key)
-        again = service.create_training_client_from_state_with_optimizer(path).result()
-        assert [step(again, row) for row in (OTHER_ROW, ROW)] == losses
-        assert greedy(service.create_sampling_client(model_path=sampler_path).result()) == expected
+        with tinker.ServiceClient(base_url=second.base_url, api_key=second.api_key) as service:
+            again = service.create_training_client_from_state_with_optimizer(path).result()
+            assert [step(again, row) for row in (OTHER_ROW, ROW)] == losses
+            sampler = service.create_sampling_client(model_path=sampler_path).result()
+            assert greedy(sampler) == expected
     finally:
         second.end()
 
