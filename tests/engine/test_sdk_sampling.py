@@ -80,7 +80,8 @@ def test_without_max_tokens_the_context_is_filled(tiny_service, tiny_model):
 
 def test_a_seed_repeats_the_samples_and_each_sample_has_its_own(sampler, text):
     def drawn(seed: int | None) -> list[tuple[int, ...]]:
-        sequences = draw(sampler, text, count=4, temperature=1.0, seed=seed, stop=[])
+        params = {"temperature": 1.0, "seed": seed, "stop": [], "max_tokens": 6}
+        sequences = draw(sampler, text, count=4, **params)
         return [tuple(sequence.tokens) for sequence in sequences]
 
     first = drawn(11)
