@@ -153,9 +153,18 @@ def rotate(x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch
     return x * cosines[:, None].to(x.dtype) + turned * sines[:, None].to(x.dtype)
 
 
+def embed(weights: Weights, tokens: torch.Tensor) -> torch.Tensor:
+    """Return the residual stream's start (N, D), in float32 whatever the weights are.
+
+    A few residual values of real models are in the tens of thousands, where bfloat16 counts in
+    steps of 128: kept in bfloat16, the stream itself would be the largest error by far.
+    """
+    return F.embedding(tokens, weights.embedding).float()
+
+
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """Return x (..., D) scaled to unit root mean square, times `weight` (D,)."""
-    return F.rms_norm(x, (x.shape[-1],), weight, eps)
+    """Return x (..., D) scaled to unit root mean square, times `weight` (D,), in weight's type."""
+    return F.rms_norm(x, (x.shape[-1],), weight.to(x.dtype), eps).to(weight.dtype)
 
 
 def project(
@@ -200,7 +209,7 @@ def forward_packed(
     """
     config = weights.config
     cosines, sines = weights.cosines[batch.positions], weights.sines[batch.positions]
-    x = F.embedding(batch.tokens, weights.embedding)
+    x = embed(weights, batch.tokens)
     for i, layer in enumerate(weights.layers):
         attention, mlp = f"model.layers.{i}.self_attn", f"model.layers.{i}.mlp"
         h = rms_norm(x, layer.attention_norm, config.norm_eps)
@@ -308,7 +317,11 @@ class KVCache:
 
 
 def decode_step(
-    weights: Weights, cache: KVCache, tokens: torch.Tensor, positions: torch.Tensor
+    weights: Weights,
+    cache: KVCache,
+    tokens: torch.Tensor,
+    positions: torch.Tensor,
+    adapter: Adapter | None = None,
 ) -> torch.Tensor:
     """Return the hidden states (B, D) of one new token per running sequence.
 
@@ -317,6 +330,7 @@ def decode_step(
         cache: slots 0..B-1 hold positions before `positions`; this step adds one.
         tokens: (B,) the newest token of each sequence.
         positions: (B,) its position.
+        adapter: LoRA pairs to apply on top of the weights.
     """
     config, B = weights.config, len(tokens)
     K = int(positions.max()) + 1
@@ -324,9 +338,11 @@ def decode_step(
     hidden_keys = torch.arange(K, device=weights.device)[None] > positions[:, None]  # (B, K)
     rows = torch.arange(B * config.kv_heads, device=weights.device)
     columns = positions.repeat_interleave(config.kv_heads)
-    x = F.embedding(tokens, weights.embedding)
+    x = embed(weights, tokens)
     for i, layer in enumerate(weights.layers):
-        h = F.linear(rms_norm(x, layer.attention_norm, config.norm_eps), layer.qkv)
+        attention, mlp = f"model.layers.{i}.self_attn", f"model.layers.{i}.mlp"
+        h = rms_norm(x, layer.attention_norm, config.norm_eps)
+        h = project(h, layer.qkv, adapter, *(f"{attention}.{name}_proj" for name in "qkv"))
         q, k, v = split_heads(h, config)
         q, k = rotate(q, cosines, sines), rotate(k, cosines, sines)
         cache.keys[i, rows, columns] = k.reshape(-1, config.head_dim)
@@ -337,7 +353,8 @@ def decode_step(
         scores = scores.view(B, -1, K).masked_fill_(hidden_keys[:, None], float("-inf"))
         mixing = scores.softmax(-1).view(len(rows), -1, K)
         h = torch.bmm(mixing, cache.values[i, : len(rows), :K]).view(B, -1)
-        x = x + F.linear(h, layer.output)
-        h = F.linear(rms_norm(x, layer.mlp_norm, config.norm_eps), layer.gate_up)
-        x = x + F.linear(gated(h), layer.down)
+        x = x + project(h, layer.output, adapter, f"{attention}.o_proj")
+        h = rms_norm(x, layer.mlp_norm, config.norm_eps)
+        h = project(h, layer.gate_up, adapter, f"{mlp}.gate_proj", f"{mlp}.up_proj")
+        x = x + project(gated(h), layer.down, adapter, f"{mlp}.down_proj")
     return rms_norm(x, weights.final_norm, config.norm_eps)

@@ -12,7 +12,15 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from cookbook.engine.decoder import KVCache, Weights, decode_step, forward_packed
+from cookbook.engine.decoder import (
+    KVCache,
+    Weights,
+    decode_step,
+    forward_packed,
+    merge,
+    project,
+)
+from cookbook.engine.lora import Adapter
 from cookbook.engine.packing import pack
 from cookbook.engine.sampling import SamplingSettings, Sequence, choose, new_sequence
 
@@ -67,8 +75,19 @@ class _Job:
 class GenerationBatch:
     """All running sequences of one set of weights; slot i of the cache belongs to `running[i]`."""
 
-    def __init__(self, weights: Weights, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, weights: Weights, tokenizer: Tokenizer, adapter: Adapter | None = None
+    ) -> None:
+        """Serve `weights`, with `adapter` on top.
+
+        In float32 the adapter is merged, which is faster. In bfloat16 it is applied beside the
+        weights: rounding their sum would make the sampler another model than the trainer (measured:
+        0.05 nats mean difference of log-probabilities).
+        """
+        if adapter and weights.embedding.dtype == torch.float32:
+            weights, adapter = merge(weights, adapter), None
         self.weights = weights
+        self.adapter = adapter
         self.tokenizer = tokenizer
         self.cache = KVCache(weights.config, weights.embedding.dtype, weights.device)
         self.running: list[tuple[Sequence, _Job]] = []
@@ -132,7 +151,7 @@ class GenerationBatch:
             for where, r in zip(slots, rows, strict=True):
                 self.cache.write_prompt(layer, where, k[r], v[r])
 
-        hidden = forward_packed(self.weights, batch, sink=store)
+        hidden = forward_packed(self.weights, batch, self.adapter, sink=store)
         for job, r in zip(jobs, rows, strict=True):
             self._score_prompt(job, hidden, r)
         last = torch.cat(
@@ -169,13 +188,12 @@ class GenerationBatch:
         self.cache.reserve(len(self.running), max(positions) + 1)
         device = self.weights.device
         tokens = torch.tensor([sequence.tokens[-1] for sequence, _ in self.running], device=device)
-        hidden = decode_step(
-            self.weights, self.cache, tokens, torch.tensor(positions, device=device)
-        )
+        where = torch.tensor(positions, device=device)
+        hidden = decode_step(self.weights, self.cache, tokens, where, self.adapter)
         self._accept(hidden, self.running)
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.linear(hidden, self.weights.unembedding).float()
+        return project(hidden, self.weights.unembedding, self.adapter, "lm_head").float()
 
     def _accept(self, hidden: torch.Tensor, members: list[tuple[Sequence, _Job]]) -> None:
         sequences = [sequence for sequence, _ in members]

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from cookbook.engine.config import read_config
-from cookbook.engine.decoder import load_weights, merge
+from cookbook.engine.decoder import load_weights
 from cookbook.engine.errors import NotFoundError, UserError
 from cookbook.engine.generation import GenerationBatch, SampleRequest, SampleResult
 from cookbook.engine.lora import Adapter, LoraSpec, load_adapter, save_adapter, spec_to_dict
@@ -248,11 +248,10 @@ class Runtime:
         idle = [key for key, batch in self._batches.items() if batch.idle]
         for key in idle[: max(0, len(idle) - KEEP_IDLE_SAMPLERS + 1)]:
             del self._batches[key]
-        weights = self.base
+        adapter = None
         if sampler.folder and sampler.spec:
             adapter = load_adapter(sampler.folder, sampler.spec, self.device)
-            weights = merge(self.base, adapter)
-        return GenerationBatch(weights, self.tokenizer)
+        return GenerationBatch(self.base, self.tokenizer, adapter)
 
     def advance_sampling(self) -> bool:
         """Add one token to every running sequence; return whether there was any."""
