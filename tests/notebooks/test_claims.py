@@ -18,7 +18,7 @@ GOOD = Path(__file__).parent / "bad" / "good.ipynb"
 # The tiny notebook shows that these tests themselves can see what they look for.
 PATHS = [GOOD, *sorted((ROOT / "notebooks").glob("*.ipynb"))]
 TRAINS = re.compile(r"forward_backward|optim_step|\btrain\(")
-RUN_TIMEOUT_S = 400
+RUN_TIMEOUT_S = 1200
 
 
 def parameters(path: Path) -> list[str]:
