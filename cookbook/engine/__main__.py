@@ -65,8 +65,8 @@ def main() -> int:
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
-    _on_stop_signals(lambda number, frame: sys.exit(0))  # until the server is there
     scratch = Path(tempfile.mkdtemp(prefix="cookbook-engine-"))
+    _on_stop_signals(lambda number, frame: _leave_at_once(scratch))  # until the server is there
     try:
         return _serve(options, scratch)
     except (UserError, CookbookError, OSError) as error:
@@ -82,15 +82,14 @@ def _serve(options: argparse.Namespace, scratch: Path) -> int:
     if os.name == "posix":
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", options.port))
-    runtime = Runtime(
-        options.model,
-        resolve_model(options.model),
-        Store(options.data_dir or cookbook_home() / "engine"),
-        scratch,
-        options.dtype,
-        options.device,
+    folder = resolve_model(options.model)
+    store = Store(options.data_dir or cookbook_home() / "engine")
+    scheduler = Scheduler()
+    scheduler.start()
+    runtime = scheduler.compute(
+        lambda: Runtime(options.model, folder, store, scratch, options.dtype, options.device)
     )
-    scheduler = Scheduler(runtime.advance_sampling)
+    scheduler.advance_sampling = runtime.advance_sampling
     api_key = f"tml-{secrets.token_hex(16)}"
     app = Server(runtime, scheduler, api_key).app()
     config = uvicorn.Config(
@@ -105,7 +104,6 @@ def _serve(options: argparse.Namespace, scratch: Path) -> int:
     _on_stop_signals(server.handle_exit)
     if options.embedded:
         _stop_with_parent(server, scratch)
-    scheduler.start()
     ready = {
         "base_url": f"http://127.0.0.1:{listener.getsockname()[1]}",
         "api_key": api_key,

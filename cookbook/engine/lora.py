@@ -1,4 +1,4 @@
-"""LoRA adapters: their parameters, how they start, their PEFT form on disk, and merging.
+"""LoRA adapters: their parameters, how they start, and their PEFT form on disk.
 
 Owns: the trainable tensors. An adapter adds ``scale * (x @ A.T) @ B.T`` to a linear layer, with
 ``scale = alpha / rank`` (Hu et al. 2021, arXiv:2106.09685, section 4.1). A is random, B starts at
@@ -95,10 +95,6 @@ class Adapter:
         """Return all trainable tensors in a fixed order."""
         return [tensor for pair in self.pairs.values() for tensor in (pair.a, pair.b)]
 
-    def get(self, path: str) -> LoraPair | None:
-        """Return the pair of one layer, or None when that layer is not adapted."""
-        return self.pairs.get(path)
-
     def snapshot(self) -> "Adapter":
         """Return a copy that later training steps do not change."""
         pairs = {
@@ -106,11 +102,6 @@ class Adapter:
             for path, pair in self.pairs.items()
         }
         return Adapter(self.spec, pairs)
-
-    def delta(self, path: str) -> torch.Tensor | None:
-        """Return the float32 weight change of one layer (out, in), None when not adapted."""
-        pair = self.pairs.get(path)
-        return None if pair is None else self.scale * (pair.b.detach() @ pair.a.detach())
 
 
 def tensor_names(adapter: Adapter) -> Iterator[tuple[str, torch.Tensor]]:

@@ -32,9 +32,7 @@ class AttentionGroup:
 
     query_rows: torch.Tensor  # (S, T) int64, padded with 0
     key_rows: torch.Tensor  # (S, K) int64, padded with 0
-    allowed: (
-        torch.Tensor
-    )  # (S, T, K) bool; padded queries may look at key 0 so softmax stays finite
+    hidden: torch.Tensor  # (S, 1, T, K) bool, keys not to attend to (padded queries see key 0)
     real_queries: torch.Tensor  # (sum of segment lengths,) flat indices into S * T
 
 
@@ -53,7 +51,7 @@ class PackedBatch:
             AttentionGroup(
                 group.query_rows.to(device),
                 group.key_rows.to(device),
-                group.allowed.to(device),
+                group.hidden.to(device),
                 group.real_queries.to(device),
             )
             for group in self.groups
@@ -194,6 +192,6 @@ def _attention_group(
     return AttentionGroup(
         torch.from_numpy(query_rows),
         torch.from_numpy(key_rows),
-        torch.from_numpy(allowed),
+        torch.from_numpy(~allowed)[:, None],
         torch.from_numpy(np.flatnonzero(real)),
     )

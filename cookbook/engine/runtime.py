@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
+from cookbook.engine.base import load_weights
 from cookbook.engine.config import read_config
-from cookbook.engine.decoder import load_weights
 from cookbook.engine.errors import NotFoundError, UserError
 from cookbook.engine.generation import GenerationBatch, SampleRequest, SampleResult
 from cookbook.engine.lora import Adapter, LoraSpec, load_adapter, save_adapter, spec_to_dict
@@ -24,7 +24,7 @@ from cookbook.engine.store import SAMPLER, TRAINING, CheckpointRef, Store
 from cookbook.engine.trainer import AdamSettings, LossResult, TrainingDatum, TrainingRun
 
 log = logging.getLogger(__name__)
-KEEP_IDLE_SAMPLERS = 1  # a merged copy of the weights each
+KEEP_IDLE_SAMPLERS = 4  # an adapter in memory each
 KEEP_EPHEMERAL = 64  # unnamed sampler snapshots kept on disk per training run
 
 

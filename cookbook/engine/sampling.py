@@ -77,30 +77,44 @@ def choose(logits: torch.Tensor, sequences: list[Sequence]) -> tuple[list[int], 
     """Return the next token of each sequence and its log-probability.
 
     Args:
-        logits: (B, V) float32.
+        logits: (B, V) float32, in any memory layout.
         sequences: the B sequences the rows belong to.
     """
     temperatures = [sequence.settings.temperature for sequence in sequences]
-    log_norms = logits.logsumexp(-1)
-    tokens = logits.argmax(-1)
     warm = [i for i, temperature in enumerate(temperatures) if temperature > MIN_TEMPERATURE]
+    tops = logits.amax(-1, keepdim=True)
+    # Every pass over (B, V) counts here, so the shifted exponentials serve the norm and the draw.
+    masses = (logits - tops).exp_()
+    log_norms = masses.sum(-1).log() + tops[:, 0]
+    # The search for the largest costs as much as all the rest, so it is for greedy rows only.
+    tokens = torch.zeros_like(tops, dtype=torch.int64)[:, 0]
+    if len(warm) < len(sequences):
+        tokens = logits.argmax(-1)
     if warm:
-        tokens[warm] = _draw(_filtered(logits, sequences, warm), [sequences[i] for i in warm])
+        tokens[warm] = _draw(
+            _filtered(logits, masses, sequences, warm), [sequences[i] for i in warm]
+        )
     logprobs = logits.gather(-1, tokens[:, None])[:, 0] - log_norms
     return tokens.tolist(), logprobs.tolist()
 
 
-def _filtered(logits: torch.Tensor, sequences: list[Sequence], warm: list[int]) -> torch.Tensor:
-    """Return probabilities (W, V) of the sampled rows after temperature, top-k and top-p."""
+def _filtered(
+    logits: torch.Tensor, masses: torch.Tensor, sequences: list[Sequence], warm: list[int]
+) -> torch.Tensor:
+    """Return unnormalised probabilities (W, V) after temperature, top-k and top-p.
+
+    `masses` (B, V) holds them at temperature 1, each row's largest being 1.
+    """
     chosen = [sequences[i].settings for i in warm]
-    rows = logits if len(warm) == len(sequences) else logits[warm]
+    rows = masses if len(warm) == len(sequences) else masses[warm]
     if any(settings.temperature != 1 for settings in chosen):
-        rows = rows / rows.new_tensor([settings.temperature for settings in chosen])[:, None]
-    probabilities = rows.softmax(-1)
+        temperatures = rows.new_tensor([settings.temperature for settings in chosen])[:, None]
+        scaled = logits[warm] / temperatures
+        rows = (scaled - scaled.amax(-1, keepdim=True)).exp_()
     for i, settings in enumerate(chosen):
         if settings.top_k > 0 or settings.top_p < 1:
-            probabilities[i] = _truncate(probabilities[i], settings)
-    return probabilities
+            rows[i] = _truncate(rows[i], settings)
+    return rows
 
 
 def _truncate(probabilities: torch.Tensor, settings: SamplingSettings) -> torch.Tensor:
@@ -114,28 +128,33 @@ def _truncate(probabilities: torch.Tensor, settings: SamplingSettings) -> torch.
     return torch.zeros_like(probabilities).scatter(0, order, values)
 
 
-def _draw(probabilities: torch.Tensor, sequences: list[Sequence]) -> torch.Tensor:
+def _draw(masses: torch.Tensor, sequences: list[Sequence]) -> torch.Tensor:
     """Invert each row's cumulative distribution at one uniform number.
+
+    Args:
+        masses: (B, V) probabilities up to a factor per row.
+        sequences: whose random streams to use.
 
     Two levels (blocks, then tokens of the chosen block) keep the sums short, hence exact and
     cheap: one cumulative sum over the whole vocabulary in float64 costs ten times as much.
     """
-    B, V = probabilities.shape
-    width = max(1, int(V**0.5))
-    padded = torch.nn.functional.pad(probabilities, (0, -V % width)).view(B, -1, width)
-    block_ends = padded.sum(-1, dtype=torch.float64).cumsum(-1)  # (B, blocks)
+    B, V = masses.shape
+    width = next(w for w in range(int(V**0.5), 0, -1) if V % w == 0)
+    blocks = masses.unflatten(-1, (-1, width))  # (B, V / width, width)
+    block_ends = blocks.sum(-1).cumsum(-1, dtype=torch.float64)
     uniform = torch.tensor(
         [sequence.generator.random() for sequence in sequences], dtype=torch.float64
-    ).to(probabilities.device)
+    ).to(masses.device)
     point = uniform * block_ends[:, -1]
     block = torch.searchsorted(block_ends, point[:, None], right=True)[:, 0]
-    block = block.clamp(max=padded.shape[1] - 1)
-    rows = torch.arange(B, device=probabilities.device)
-    before = block_ends[rows, block] - padded[rows, block].sum(-1, dtype=torch.float64)
-    inside = padded[rows, block].cumsum(-1, dtype=torch.float64)
+    block = block.clamp(max=block_ends.shape[1] - 1)
+    rows = torch.arange(B, device=masses.device)
+    inside = blocks[rows, block]  # (B, width)
+    ends = inside.cumsum(-1, dtype=torch.float64)
+    before = block_ends[rows, block] - inside.sum(-1)
     # The clamp undoes a rounding below 0, which would pick the block's first token even at 0.
     left = (point - before).clamp(min=0)
-    offset = torch.searchsorted(inside, left[:, None], right=True)[:, 0]
+    offset = torch.searchsorted(ends, left[:, None], right=True)[:, 0]
     # Rounding may point just past the last token with any probability: step back to it.
-    last = padded.shape[2] - 1 - (padded[rows, block] > 0).flip(-1).int().argmax(-1)
+    last = width - 1 - (inside > 0).flip(-1).int().argmax(-1)
     return block * width + torch.minimum(offset, last)

@@ -5,18 +5,21 @@ sequence number whatever their order of arrival; between two of them every sampl
 by one token, so training and sampling share the machine and neither waits for the other's end.
 """
 
+import concurrent.futures
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from cookbook.engine.errors import UserError
 from cookbook.engine.futures import Failure, Future
 
 log = logging.getLogger(__name__)
 Result = dict | bytes
+T = TypeVar("T")
 MISSING_TIMEOUT_S = 600.0  # longer than any client keeps retrying a submission
 
 
@@ -41,10 +44,18 @@ class _Line:
 
 
 class Scheduler:
-    """The worker thread and its queues; `advance_sampling` does one decoding step if one is due."""
+    """The worker thread and its queues.
 
-    def __init__(self, advance_sampling: Callable[[], bool]) -> None:
-        self._advance_sampling = advance_sampling
+    Whatever computes must do so on the worker, the loading of weights included: GNU OpenMP counts
+    the threads of every team in a process, and once they outnumber the cores it puts them to sleep
+    at each small operation, which costs a third of the speed.
+
+    Attributes:
+        advance_sampling: does one decoding step and returns whether one was due.
+    """
+
+    def __init__(self) -> None:
+        self.advance_sampling: Callable[[], bool] = lambda: False
         self._jobs: deque[tuple[Future, Callable[[], Result]]] = deque()
         self._lines: dict[str, _Line] = {}
         self._wake = threading.Condition()
@@ -72,6 +83,19 @@ class Scheduler:
     def call(self, action: Callable[[], None]) -> None:
         """Queue an action for the worker that answers no future of its own."""
         self.submit(Future({}), lambda: action() or {})
+
+    def compute(self, work: Callable[[], T]) -> T:
+        """Run `work` on the worker, wait for it, and return what it returns or raise its error."""
+        outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+        def action() -> None:
+            try:
+                outcome.set_result(work())
+            except BaseException as error:
+                outcome.set_exception(error)
+
+        self.call(action)
+        return outcome.result()
 
     def submit_ordered(
         self, model_id: str, seq_id: int, future: Future, work: Callable[[], Result]
@@ -107,7 +131,7 @@ class Scheduler:
 
     def _guarded_sampling(self) -> bool:
         try:
-            return self._advance_sampling()
+            return self.advance_sampling()
         except Exception:
             log.exception("sampling failed")
             return True

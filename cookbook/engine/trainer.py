@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cookbook.engine.decoder import Weights, forward_packed
+from cookbook.engine.base import Weights
+from cookbook.engine.decoder import forward_packed
 from cookbook.engine.errors import UserError
 from cookbook.engine.logprobs import target_logprobs
 from cookbook.engine.lora import Adapter

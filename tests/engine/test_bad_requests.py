@@ -15,8 +15,8 @@ from tinker import types
 from tinker.proto import tinker_public_pb2 as pb
 from tokenizers import Tokenizer
 
+from cookbook.engine.base import load_weights
 from cookbook.engine.config import read_config
-from cookbook.engine.decoder import load_weights
 from cookbook.engine.generation import GenerationBatch, SampleRequest, SampleResult
 from cookbook.engine.sampling import SamplingSettings
 from tests.engine.processes import (

@@ -34,8 +34,8 @@ def seen_by_row(batch: PackedBatch) -> list[list[int]]:
     """For each packed row, the rows that it attends to."""
     seen: list[list[int]] = []
     for group in batch.groups:
-        S, T, _ = group.allowed.shape
-        allowed, keys = group.allowed.view(S * T, -1), group.key_rows
+        S, _, T, _ = group.hidden.shape
+        allowed, keys = ~group.hidden.view(S * T, -1), group.key_rows
         for flat in group.real_queries.tolist():
             seen.append(keys[flat // T][allowed[flat]].tolist())
             assert group.query_rows.view(-1)[flat] == len(seen) - 1  # outputs come in row order
@@ -65,7 +65,7 @@ def test_every_row_attends_to_exactly_its_own_prefix(rows):
 @given(batches)
 def test_padded_queries_see_something_so_that_no_softmax_is_undefined(rows):
     for group in pack(arrays(rows)).groups:
-        assert bool(group.allowed.any(-1).all())
+        assert bool((~group.hidden).any(-1).all())
 
 
 @given(batches)

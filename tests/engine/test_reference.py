@@ -13,8 +13,8 @@ from scipy.stats import chisquare
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
+from cookbook.engine.base import Weights, load_weights
 from cookbook.engine.config import read_config
-from cookbook.engine.decoder import Weights, load_weights
 from cookbook.engine.generation import GenerationBatch, SampleRequest, SampleResult
 from cookbook.engine.lora import Adapter, LoraSpec, save_adapter
 from cookbook.engine.sampling import SamplingSettings, choose, new_sequence

@@ -16,7 +16,7 @@ PATIENCE_S = 0.3
 @pytest.fixture
 def scheduler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scheduler]:
     monkeypatch.setattr(scheduling, "MISSING_TIMEOUT_S", PATIENCE_S)
-    one = Scheduler(lambda: False)
+    one = Scheduler()
     one.start()
     yield one
     assert one.stop()
@@ -103,7 +103,8 @@ def test_sampling_goes_on_between_jobs_and_survives_its_own_failure(caplog):
             raise RuntimeError("one bad step")
         return len(steps) < 50
 
-    scheduler = Scheduler(advance)
+    scheduler = Scheduler()
+    scheduler.advance_sampling = advance
     future = Future({})
     scheduler.submit(future, lambda: {"step": len(steps)})
     scheduler.start()

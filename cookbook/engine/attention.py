@@ -1,0 +1,147 @@
+"""Attention: rotary positions, the packed form for training, the cached form for decoding.
+
+Grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245) with rotary positions (Su et al.
+2021, arXiv:2104.09864). Letters: S segments, T queries, K keys, H heads.
+"""
+
+from typing import Any
+
+import torch
+
+from cookbook.engine.config import DecoderConfig
+from cookbook.engine.packing import AttentionGroup
+
+
+class _Rotate(torch.autograd.Function):
+    """Turns x (rows, heads, head_dim) by its rows' angles; the gradient turns back."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.save_for_backward(cosines, sines)
+        return _turn(x, cosines, sines)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        cosines, sines = ctx.saved_tensors
+        return _turn(grads[0], cosines, -sines), None, None
+
+
+def _turn(x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
+    half = x.shape[-1] // 2
+    cosines, sines = cosines[:, None].to(x.dtype), sines[:, None].to(x.dtype)
+    turned = x * cosines
+    turned[..., :half].addcmul_(x[..., half:], sines[..., :half], value=-1)
+    turned[..., half:].addcmul_(x[..., :half], sines[..., half:])
+    return turned
+
+
+def rotated_heads(
+    qkv: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor, config: DecoderConfig
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Split the fused projection into heads and turn queries and keys by their positions.
+
+    Args:
+        qkv: (rows, query_width + 2 * kv_width).
+        cosines: (rows, head_dim) of the rows' angles; `sines` likewise.
+        config: sizes.
+    Returns:
+        q (rows, H, head_dim), already divided by sqrt(head_dim); k, v (rows, kv_heads, head_dim).
+    """
+    heads = qkv.unflatten(-1, (-1, config.head_dim))
+    positional = config.heads + config.kv_heads
+    turned = _Rotate.apply(heads[:, :positional], cosines, sines)
+    q, k = turned[:, : config.heads], turned[:, config.heads :]
+    return q * config.head_dim**-0.5, k, heads[:, positional:]
+
+
+def attend_group(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, group: AttentionGroup
+) -> torch.Tensor:
+    """Return the attention output (real rows of the group, H * head_dim).
+
+    Plain batched products: for the short sequences of this engine their backward pass is faster
+    on a CPU than the fused kernel's.
+    """
+    S, T = group.query_rows.shape
+    queries = _gather_heads(q, group.query_rows, k.shape[1])  # (S * kv_heads, rep * T, head_dim)
+    keys = _gather_heads(k, group.key_rows, k.shape[1])  # (S * kv_heads, K, head_dim)
+    values = _gather_heads(v, group.key_rows, k.shape[1])
+    scores = torch.bmm(queries, keys.transpose(1, 2))
+    # In place: the product's own gradient does not read it, and it is the largest tensor here.
+    scores.view(S, -1, T, keys.shape[1]).masked_fill_(group.hidden, float("-inf"))
+    mixed = torch.bmm(scores.softmax(-1), values)
+    mixed = mixed.view(S, q.shape[1], T, q.shape[-1]).transpose(1, 2)  # (S, T, H, head_dim)
+    return mixed.reshape(S * T, -1).index_select(0, group.real_queries)
+
+
+def _gather_heads(x: torch.Tensor, rows: torch.Tensor, kv_heads: int) -> torch.Tensor:
+    """Gather x (N, heads, head_dim) by rows (S, T) into (S * kv_heads, rep * T, head_dim)."""
+    S, T = rows.shape
+    picked = x.flatten(1).index_select(0, rows.flatten())
+    picked = picked.view(S, T, kv_heads, -1, x.shape[-1]).permute(0, 2, 3, 1, 4)
+    return picked.reshape(S * kv_heads, -1, x.shape[-1])
+
+
+class KVCache:
+    """Keys and values of running sequences, one slot each; slots 0..B-1 are in use.
+
+    Tensors are (layers, slots * kv_heads, capacity, head_dim), so that the first B slots and the
+    first K positions form one batched matrix product without copying.
+    """
+
+    def __init__(self, config: DecoderConfig, dtype: torch.dtype, device: torch.device) -> None:
+        self.config = config
+        self.slots, self.capacity = 0, 0
+        self.keys = torch.empty(config.layers, 0, 0, config.head_dim, dtype=dtype, device=device)
+        self.values = self.keys.clone()
+
+    def reserve(self, slots: int, capacity: int) -> None:
+        """Grow so that `slots` sequences of `capacity` tokens fit; what is cached stays."""
+        if slots <= self.slots and capacity <= self.capacity:
+            return
+        # Half as many again: requests join one by one, and each growth copies everything.
+        slots = self.slots if slots <= self.slots else max(slots, self.slots * 3 // 2)
+        capacity = max(self.capacity, -(-capacity // 64) * 64)
+        shape = (
+            self.config.layers,
+            slots * self.config.kv_heads,
+            capacity,
+            self.config.head_dim,
+        )
+        for name in ("keys", "values"):
+            old = getattr(self, name)
+            new = old.new_zeros(shape)
+            new[:, : old.shape[1], : old.shape[2]] = old
+            setattr(self, name, new)
+        self.slots, self.capacity = slots, capacity
+
+    def write_prompt(self, layer: int, slots: slice, k: torch.Tensor, v: torch.Tensor) -> None:
+        """Store keys and values (length, kv_heads, head_dim) at positions 0.. of all `slots`."""
+        n = self.config.kv_heads
+        for tensor, new in ((self.keys, k), (self.values, v)):
+            by_slot = tensor[layer].unflatten(0, (-1, n))
+            by_slot[slots, :, : len(new)] = new.transpose(0, 1)
+
+    def append(
+        self, layer: int, positions: torch.Tensor, k: torch.Tensor, v: torch.Tensor, length: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Store one new key and value (B, kv_heads, head_dim) per slot at its position.
+
+        Returns:
+            Keys and values (B * kv_heads, length, head_dim) of the first `length` positions.
+        """
+        rows = torch.arange(k.shape[0] * k.shape[1], device=k.device)
+        columns = positions.repeat_interleave(k.shape[1])
+        for tensor, new in ((self.keys, k), (self.values, v)):
+            tensor[layer, rows, columns] = new.reshape(len(rows), -1)
+        return self.keys[layer, : len(rows), :length], self.values[layer, : len(rows), :length]
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` positions of one slot over another."""
+        n = self.config.kv_heads
+        for tensor in (self.keys, self.values):
+            tensor[:, target * n : (target + 1) * n, :length] = tensor[
+                :, source * n : (source + 1) * n, :length
+            ]

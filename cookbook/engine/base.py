@@ -1,0 +1,89 @@
+"""The frozen base model: its matrices, fused, and the table of rotary angles.
+
+Owns: what every training run and every sampler of one engine share.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from cookbook.engine.config import DecoderConfig
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One block's frozen weights; projections that read the same input are one matrix."""
+
+    attention_norm: torch.Tensor  # (D,)
+    qkv: torch.Tensor  # (query_width + 2 * kv_width, D)
+    output: torch.Tensor  # (D, query_width)
+    mlp_norm: torch.Tensor  # (D,)
+    gate_up: torch.Tensor  # (2 * mlp_width, D)
+    down: torch.Tensor  # (D, mlp_width)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The whole frozen model."""
+
+    config: DecoderConfig
+    embedding: torch.Tensor  # (V, D)
+    layers: list[Layer]
+    final_norm: torch.Tensor  # (D,)
+    unembedding: torch.Tensor  # (V, D), the embedding itself when tied
+    cosines: torch.Tensor  # (context, head_dim) float32
+    sines: torch.Tensor  # (context, head_dim) float32
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights live."""
+        return self.embedding.device
+
+
+def load_weights(folder: Path, config: DecoderConfig, dtype: torch.dtype, device: str) -> Weights:
+    """Read `model.safetensors` (or its shards) of a model folder into fused matrices."""
+    tensors: dict[str, torch.Tensor] = {}
+    for file in sorted(folder.glob("model*.safetensors")):
+        tensors |= load_file(file)
+
+    def take(name: str) -> torch.Tensor:
+        return tensors.pop(name).to(device=device, dtype=dtype)
+
+    def fuse(prefix: str, *names: str) -> torch.Tensor:
+        return torch.cat([take(f"{prefix}.{name}.weight") for name in names])
+
+    layers = []
+    for i in range(config.layers):
+        block = f"model.layers.{i}"
+        layers.append(
+            Layer(
+                attention_norm=take(f"{block}.input_layernorm.weight"),
+                qkv=fuse(f"{block}.self_attn", "q_proj", "k_proj", "v_proj"),
+                output=take(f"{block}.self_attn.o_proj.weight"),
+                mlp_norm=take(f"{block}.post_attention_layernorm.weight"),
+                gate_up=fuse(f"{block}.mlp", "gate_proj", "up_proj"),
+                down=take(f"{block}.mlp.down_proj.weight"),
+            )
+        )
+    embedding = take("model.embed_tokens.weight")
+    cosines, sines = rotary_tables(config, device)
+    return Weights(
+        config=config,
+        embedding=embedding,
+        layers=layers,
+        final_norm=take("model.norm.weight"),
+        unembedding=embedding if config.tied else take("lm_head.weight"),
+        cosines=cosines,
+        sines=sines,
+    )
+
+
+def rotary_tables(config: DecoderConfig, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return cosines and sines (context, head_dim) of the rotary angles, in float32."""
+    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
+    frequencies = 1.0 / config.rope_theta**exponents
+    angles = torch.outer(torch.arange(config.context, dtype=torch.float32), frequencies)
+    angles = torch.cat([angles, angles], dim=-1).to(device)
+    return angles.cos(), angles.sin()
