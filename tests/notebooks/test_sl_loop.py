@@ -2,102 +2,26 @@
 
 import contextlib
 import io
-import json
-import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import nbformat
 import pytest
-from jupyter_client.manager import start_new_kernel
 
 from cookbook.notebooks.exercises import exercises
-from cookbook.notebooks.stamp import code_cells, tagged, tags
+from tests.notebooks.loop_kernel import LoopKernel, lines, logged, read_notebook
 
 if TYPE_CHECKING:
     from tests.conftest import Engine
 
-ROOT = Path(__file__).parents[2]
-NOTEBOOK: Any = nbformat.read(ROOT / "notebooks" / "sl_loop.ipynb", as_version=4)
+NOTEBOOK = read_notebook("sl_loop")
 TINY = {"max_steps": 5, "save_every": 2, "batch_size": 1, "lora_rank": 2, "n_test": 4}
-WAIT_S = 120.0
 KILLED_AFTER = 3  # logged steps; the last checkpoint is one step older
 
 
-class Kernel:
-    """A kernel that has run `sl_loop` up to the training cell, tiny and without the baseline."""
-
-    def __init__(self, engine: "Engine", log_path: Path) -> None:
-        env = {
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "PYTHONWARNINGS": "error::FutureWarning",  # a deprecated form of an SDK call
-            "TINKER_BASE_URL": engine.base_url,
-            "TINKER_API_KEY": engine.api_key,
-        }
-        self.manager, self.client = start_new_kernel(kernel_name="python3", env=env)
-        cells = code_cells(NOTEBOOK)
-        sources = {tag: cell.source for cell in cells for tag in tags(cell)}
-        self.training = sources["live"]
-        first = [cell.source for cell in cells[: cells.index(tagged(NOTEBOOK, "live")[0])]]
-        self.setup, self.defaults, self.config, *rest, measure = first
-        assert "evaluate(base)" in measure
-        for source in (self.setup, self.defaults):
-            self.run(source)
-        self.open(log_path)
-        for source in (*rest, measure.replace("evaluate(base)", "(None, None, None)")):
-            self.run(source)
-
-    def open(self, log_path: Path, **changed: Any) -> None:
-        """Run the config cell with tiny settings on a folder."""
-        values = {**TINY, "log_path": str(log_path), **changed}
-        self.run("\n".join(f"{name} = {value!r}" for name, value in values.items()))
-        self.run(self.config)
-
-    def run(self, source: str) -> None:
-        """Run a cell; an error in it is one here."""
-        told = self.wait(self.client.execute(source))
-        assert told["status"] == "ok", f"{told['ename']}: {told['evalue']}"
-
-    def wait(self, request: str) -> dict[str, Any]:
-        """Return how the cell of that request ended."""
-        while True:
-            reply = self.client.get_shell_msg(timeout=WAIT_S)
-            if reply["parent_header"]["msg_id"] == request:
-                return reply["content"]
-
-    def interrupt_training(self, when: Callable[[], bool]) -> dict[str, Any]:
-        """Start the training cell, interrupt the kernel once `when` holds, return how it ended."""
-        request = self.client.execute(self.training)
-        wait_until(when)
-        self.manager.interrupt_kernel()
-        return self.wait(request)
-
-    def close(self) -> None:
-        """End the kernel at once."""
-        self.client.stop_channels()
-        self.manager.shutdown_kernel(now=True)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, "the training cell did not get there"
-        time.sleep(0.01)
-
-
-def lines(folder: Path, name: str) -> list[dict[str, Any]]:
-    """Return the lines of a run's file without the seconds that differ from run to run."""
-    path = folder / name
-    text = path.read_text() if path.exists() else ""
-    rows = [json.loads(line) for line in text.splitlines()]
-    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]
-
-
-def logged(folder: Path, count: int) -> Callable[[], bool]:
-    return lambda: len(lines(folder, "metrics.jsonl")) >= count
+def new_kernel(engine: "Engine", log_path: Path) -> LoopKernel:
+    """Return a kernel ready to train, tiny and without the baseline."""
+    return LoopKernel("sl_loop", engine, log_path, TINY, {"evaluate(base)": "(None, None, None)"})
 
 
 def final_state(folder: Path, engine: "Engine") -> dict[str, bytes]:
@@ -120,15 +44,15 @@ def same_run(folder: Path, reference: Path, engine: "Engine") -> None:
 
 
 @pytest.fixture(scope="module")
-def kernel(engine: "Engine", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+def kernel(engine: "Engine", tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopKernel]:
     """One kernel for all tests of this file."""
-    started = Kernel(engine, tmp_path_factory.mktemp("runs") / "reference")
+    started = new_kernel(engine, tmp_path_factory.mktemp("runs") / "reference")
     yield started
     started.close()
 
 
 @pytest.fixture(scope="module")
-def reference(kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def reference(kernel: LoopKernel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that nothing stopped."""
     folder = tmp_path_factory.mktemp("reference")
     kernel.open(folder)
@@ -139,7 +63,7 @@ def reference(kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_interrupted_cell_run_again_ends_the_same(
-    kernel: Kernel, reference: Path, engine: "Engine", tmp_path: Path
+    kernel: LoopKernel, reference: Path, engine: "Engine", tmp_path: Path
 ) -> None:
     kernel.open(tmp_path)
     for count in (1, KILLED_AFTER):  # before the first checkpoint, and a step after one
@@ -154,14 +78,9 @@ def test_interrupted_cell_run_again_ends_the_same(
 
 @pytest.mark.slow
 def test_killed_kernel_and_a_new_session_end_the_same(
-    kernel: Kernel, reference: Path, engine: "Engine", tmp_path: Path
+    kernel: LoopKernel, reference: Path, engine: "Engine", tmp_path: Path
 ) -> None:
-    doomed = Kernel(engine, tmp_path)
-    try:
-        doomed.client.execute(doomed.training)
-        wait_until(logged(tmp_path, KILLED_AFTER))
-    finally:
-        doomed.close()
+    new_kernel(engine, tmp_path).kill_training(logged(tmp_path, KILLED_AFTER))
     assert lines(tmp_path, "checkpoints.jsonl")[-1]["step"] < TINY["max_steps"]
     kernel.open(tmp_path)
     kernel.run(kernel.training)
@@ -169,7 +88,9 @@ def test_killed_kernel_and_a_new_session_end_the_same(
 
 
 @pytest.mark.slow
-def test_folder_of_a_run_with_other_settings_is_refused(kernel: Kernel, reference: Path) -> None:
+def test_folder_of_a_run_with_other_settings_is_refused(
+    kernel: LoopKernel, reference: Path
+) -> None:
     before = {path.name: path.read_bytes() for path in reference.iterdir()}
     with pytest.raises(AssertionError, match=r'holds another run.*"learning_rate": 0\.00\d'):
         kernel.open(reference, learning_rate=0.5)
