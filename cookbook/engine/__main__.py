@@ -28,7 +28,6 @@ import uvicorn
 from cookbook.engine.errors import UserError
 from cookbook.engine.runtime import Runtime
 from cookbook.engine.scheduler import Scheduler
-from cookbook.engine.server import Server
 from cookbook.engine.store import Store
 from cookbook.engine.weights import resolve_model
 from cookbook.errors import CookbookError
@@ -86,9 +85,13 @@ def _serve(options: argparse.Namespace, scratch: Path) -> int:
     store = Store(options.data_dir or cookbook_home() / "engine")
     scheduler = Scheduler()
     scheduler.start()
-    runtime = scheduler.compute(
+    loading = scheduler.compute(
         lambda: Runtime(options.model, folder, store, scratch, options.dtype, options.device)
     )
+    # Imported while the weights are loaded, because it takes as long: it brings the SDK's schemas.
+    from cookbook.engine.server import Server
+
+    runtime = loading.result()
     scheduler.advance_sampling = runtime.advance_sampling
     api_key = f"tml-{secrets.token_hex(16)}"
     app = Server(runtime, scheduler, api_key).app()

@@ -84,8 +84,8 @@ class Scheduler:
         """Queue an action for the worker that answers no future of its own."""
         self.submit(Future({}), lambda: action() or {})
 
-    def compute(self, work: Callable[[], T]) -> T:
-        """Run `work` on the worker, wait for it, and return what it returns or raise its error."""
+    def compute(self, work: Callable[[], T]) -> concurrent.futures.Future[T]:
+        """Run `work` on the worker; the future has what it returns, or its error."""
         outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
 
         def action() -> None:
@@ -95,7 +95,7 @@ class Scheduler:
                 outcome.set_exception(error)
 
         self.call(action)
-        return outcome.result()
+        return outcome
 
     def submit_ordered(
         self, model_id: str, seq_id: int, future: Future, work: Callable[[], Result]
