@@ -17,13 +17,16 @@ if TYPE_CHECKING:
 NOTEBOOK = read_notebook("rl_loop")
 TINY = {"max_steps": 5, "save_every": 2, "prompts_per_step": 2, "group_size": 4, "max_tokens": 3}
 TINY |= {"lora_rank": 2, "learning_rate": 1e-3}
-# Three tokens are too few for a right answer, so rewards come from the tokens' own numbers: every
-# step then has groups to learn from, and what it learned decides what the next one samples.
+# Three tokens are too few for a right answer, so rewards come from the tokens' own numbers, a rule
+# that is not learned in five steps: the steps have groups to train on, and the weights that come of
+# it decide what the next step samples.
 REPLACED = {
     "held_out, train_set = questions[:16], questions[16:]": (
         "held_out, train_set = questions[:2], questions[2:]"
     ),
-    "right = numbers[-1:] == [str(sum(question))]": "right = sum(answer.tokens) % 2",
+    "right = numbers[-1:] == [str(sum(question))]": (
+        "right = (sum(answer.tokens) + question[0]) % 2"
+    ),
     'float(right and answer.stop_reason == "stop")': "float(right)",
 }
 
@@ -61,7 +64,8 @@ def reference(kernel: LoopKernel, tmp_path_factory: pytest.TempPathFactory) -> P
     kernel.run(kernel.training)
     rows = lines(folder, "metrics.jsonl")
     assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
-    assert all(0 < row["env/all/reward/total"] < 1 for row in rows), "steps that teach nothing"
+    mixed = [0 < row["env/all/reward/total"] < 1 for row in rows]
+    assert sum(mixed) >= 4, "steps that teach nothing"
     return folder
 
 
