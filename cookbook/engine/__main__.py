@@ -64,8 +64,8 @@ def main() -> int:
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
+    _on_stop_signals(lambda number, frame: sys.exit(0))  # until the worker computes
     scratch = Path(tempfile.mkdtemp(prefix="cookbook-engine-"))
-    _on_stop_signals(lambda number, frame: _leave_at_once(scratch))  # until the server is there
     try:
         return _serve(options, scratch)
     except (UserError, CookbookError, OSError) as error:
@@ -84,6 +84,7 @@ def _serve(options: argparse.Namespace, scratch: Path) -> int:
     folder = resolve_model(options.model)
     store = Store(options.data_dir or cookbook_home() / "engine")
     scheduler = Scheduler()
+    _on_stop_signals(lambda number, frame: _leave_at_once(scratch))  # until the server is there
     scheduler.start()
     loading = scheduler.compute(
         lambda: Runtime(options.model, folder, store, scratch, options.dtype, options.device)

@@ -52,7 +52,8 @@ def load_weights(folder: Path, config: DecoderConfig, dtype: torch.dtype, device
         return tensors.pop(name).to(device=device, dtype=dtype)
 
     def fuse(prefix: str, *names: str) -> torch.Tensor:
-        return torch.cat([take(f"{prefix}.{name}.weight") for name in names])
+        parts = [tensors.pop(f"{prefix}.{name}.weight") for name in names]
+        return torch.cat(parts).to(device=device, dtype=dtype)
 
     layers = []
     for i in range(config.layers):

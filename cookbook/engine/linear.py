@@ -35,7 +35,7 @@ def project(
     """
     pairs = [adapter.pairs[path] for path in paths if path in adapter.pairs] if adapter else []
     if not adapter or not pairs:
-        return _Frozen.apply(x, weight) if x.requires_grad else _product(x, weight)
+        return _product(x, weight)
     a = torch.cat([pair.a for pair in pairs]).to(x.dtype)
     bs = [pair.b.to(x.dtype) for pair in pairs]
     if torch.is_grad_enabled():
@@ -63,20 +63,6 @@ def _add_low_rank(
 
 def _columns(y: torch.Tensor, bs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     return y.split([len(b) for b in bs], dim=-1)
-
-
-class _Frozen(torch.autograd.Function):
-    """``x @ weight.T`` for a weight that is never trained."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(weight)
-        return _product(x, weight)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
-        (weight,) = ctx.saved_tensors
-        return grads[0] @ weight, None
 
 
 class _Adapted(torch.autograd.Function):
