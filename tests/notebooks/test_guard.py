@@ -118,6 +118,7 @@ def test_plain_pattern_passes_and_may_be_run_again() -> None:
     names |= {"rewards": [1.0], "step": 3}
     exec(PLAIN_GUARD + PLAIN_RANGES, names)
     run_plain(names)
+    assert names["learning_rate"] == DEFAULTS["learning_rate"]
 
 
 def test_plain_pattern_refuses_a_misspelt_name_each_time() -> None:

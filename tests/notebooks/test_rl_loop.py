@@ -1,15 +1,12 @@
 """`rl_loop`: stopped anywhere and run again, it samples, rewards and trains every step once."""
 
-import contextlib
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from cookbook.notebooks.exercises import exercises
-from tests.notebooks.loop_kernel import LoopKernel, lines, logged, read_notebook
+from tests.notebooks.loop_kernel import LoopKernel, checked, lines, logged, read_notebook
 
 if TYPE_CHECKING:
     from tests.conftest import Engine
@@ -98,10 +95,7 @@ def test_killed_kernel_and_a_new_session_end_the_same(
 def test_folder_of_a_run_with_other_settings_is_refused(
     kernel: LoopKernel, reference: Path
 ) -> None:
-    before = {path.name: path.read_bytes() for path in reference.iterdir()}
-    with pytest.raises(AssertionError, match=r"holds a run with .*'learning_rate': 0\.001"):
-        kernel.open(reference, learning_rate=0.5)
-    assert {path.name: path.read_bytes() for path in reference.iterdir()} == before
+    kernel.refuse_other_settings(reference, r"holds a run with .*'learning_rate': 0\.001")
 
 
 ANSWERS = {
@@ -115,9 +109,6 @@ ANSWERS = {
 
 @pytest.mark.parametrize(("answer", "verdict"), ANSWERS.items())
 def test_checker_names_each_mistake(answer: str, verdict: str) -> None:
-    checker = NOTEBOOK.cells[exercises(NOTEBOOK)[0].checker].source
-    told = io.StringIO()
-    with contextlib.redirect_stdout(told):
-        exec(f"def share_that_teaches(p, G):\n return {answer}\n{checker}", {})
-    assert verdict in told.getvalue()
-    assert told.getvalue().startswith("Correct") == (verdict == "Correct")
+    told = checked(NOTEBOOK, 0, f"def share_that_teaches(p, G):\n return {answer}")
+    assert verdict in told
+    assert told.startswith("Correct") == (verdict == "Correct")

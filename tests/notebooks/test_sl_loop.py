@@ -1,15 +1,19 @@
 """`sl_loop`: stopped anywhere and run again, it ends as if it had never been stopped."""
 
-import contextlib
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from cookbook.notebooks.exercises import exercises
-from tests.notebooks.loop_kernel import LoopKernel, lines, logged, read_notebook
+from tests.notebooks.loop_kernel import (
+    LoopKernel,
+    checked,
+    final_tensors,
+    lines,
+    logged,
+    read_notebook,
+)
 
 if TYPE_CHECKING:
     from tests.conftest import Engine
@@ -24,23 +28,12 @@ def new_kernel(engine: "Engine", log_path: Path) -> LoopKernel:
     return LoopKernel("sl_loop", engine, log_path, TINY, {"evaluate(base)": "(None, None, None)"})
 
 
-def final_state(folder: Path, engine: "Engine") -> dict[str, bytes]:
-    """Return the tensors of the run's last checkpoint, adapter and optimizer, by file name."""
-    last = lines(folder, "checkpoints.jsonl")[-1]
-    assert last["step"] == TINY["max_steps"]
-    run, *rest = last["state_path"].removeprefix("tinker://").split("/")
-    saved = engine.data_dir.joinpath("runs", run.replace(":", "_"), *rest)
-    return {path.name: path.read_bytes() for path in saved.glob("*.safetensors")}
-
-
 def same_run(folder: Path, reference: Path, engine: "Engine") -> None:
     """Assert that two runs logged the same numbers and saved the same final tensors."""
     assert lines(folder, "metrics.jsonl") == lines(reference, "metrics.jsonl")
     steps = [line["step"] for line in lines(folder, "checkpoints.jsonl")]
     assert steps == [2, 4, 5]
-    state = final_state(folder, engine)
-    assert set(state) == {"adapter_model.safetensors", "optimizer.safetensors"}
-    assert state == final_state(reference, engine)
+    assert final_tensors(folder, engine) == final_tensors(reference, engine)
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +84,7 @@ def test_killed_kernel_and_a_new_session_end_the_same(
 def test_folder_of_a_run_with_other_settings_is_refused(
     kernel: LoopKernel, reference: Path
 ) -> None:
-    before = {path.name: path.read_bytes() for path in reference.iterdir()}
-    with pytest.raises(AssertionError, match=r'holds another run.*"learning_rate": 0\.00\d'):
-        kernel.open(reference, learning_rate=0.5)
-    assert {path.name: path.read_bytes() for path in reference.iterdir()} == before
+    kernel.refuse_other_settings(reference, r'holds another run.*"learning_rate": 0\.00\d')
 
 
 ANSWERS = {
@@ -111,10 +101,7 @@ ANSWERS = {
 
 @pytest.mark.parametrize(("answer", "verdict"), ANSWERS.items())
 def test_checker_names_each_mistake(answer: str, verdict: str) -> None:
-    checker = NOTEBOOK.cells[exercises(NOTEBOOK)[0].checker].source
     stub = "def nll_per_token(logprobs, weights):\n rows = [*zip(logprobs, weights)]\n"
-    told = io.StringIO()
-    with contextlib.redirect_stdout(told):
-        exec(f"{stub} return {answer}\n{checker}", {})
-    assert verdict in told.getvalue()
-    assert told.getvalue().startswith("Correct") == (verdict == "Correct")
+    told = checked(NOTEBOOK, 0, f"{stub} return {answer}")
+    assert verdict in told
+    assert told.startswith("Correct") == (verdict == "Correct")
