@@ -90,12 +90,12 @@ def _serve(options: argparse.Namespace, scratch: Path) -> int:
         lambda: Runtime(options.model, folder, store, scratch, options.dtype, options.device)
     )
     # Imported while the weights are loaded, because it takes as long: it brings the SDK's schemas.
-    from cookbook.engine.server import Server
+    from cookbook.engine.server import application
 
     runtime = loading.result()
     scheduler.advance_sampling = runtime.advance_sampling
     api_key = f"tml-{secrets.token_hex(16)}"
-    app = Server(runtime, scheduler, api_key).app()
+    app = application(runtime, scheduler, api_key)
     config = uvicorn.Config(
         app,
         log_level="warning",

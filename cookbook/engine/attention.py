@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from cookbook.engine.base import Layer, rms_norm
 from cookbook.engine.config import DecoderConfig
 from cookbook.engine.packing import AttentionGroup
 
@@ -38,20 +39,34 @@ def _turn(x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.
 
 
 def rotated_heads(
-    qkv: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor, config: DecoderConfig
+    qkv: torch.Tensor,
+    cosines: torch.Tensor,
+    sines: torch.Tensor,
+    layer: Layer,
+    config: DecoderConfig,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Split the fused projection into heads and turn queries and keys by their positions.
+
+    A bias (Qwen 2) is added first; normalising each head (Qwen 3) comes before turning.
 
     Args:
         qkv: (rows, query_width + 2 * kv_width).
         cosines: (rows, head_dim) of the rows' angles; `sines` likewise.
+        layer: the biases and norms that the architecture has.
         config: sizes.
     Returns:
         q (rows, H, head_dim), already divided by sqrt(head_dim); k, v (rows, kv_heads, head_dim).
     """
+    if layer.qkv_bias is not None:
+        qkv = qkv + layer.qkv_bias
     heads = qkv.unflatten(-1, (-1, config.head_dim))
     positional = config.heads + config.kv_heads
-    turned = _Rotate.apply(heads[:, :positional], cosines, sines)
+    turning = heads[:, :positional]
+    if layer.q_norm is not None and layer.k_norm is not None:
+        q, k = turning.split([config.heads, config.kv_heads], dim=1)
+        eps = config.norm_eps
+        turning = torch.cat([rms_norm(q, layer.q_norm, eps), rms_norm(k, layer.k_norm, eps)], dim=1)
+    turned = _Rotate.apply(turning, cosines, sines)
     q, k = turned[:, : config.heads], turned[:, config.heads :]
     return q * config.head_dim**-0.5, k, heads[:, positional:]
 

@@ -1,4 +1,7 @@
-"""The shape of a Llama-family decoder, read from a model folder's `config.json`."""
+"""The shape of a Llama-family decoder, read from a model folder's `config.json`.
+
+Owns: which architectures the engine computes, and what they differ in.
+"""
 
 import json
 from dataclasses import dataclass
@@ -6,7 +9,17 @@ from pathlib import Path
 
 from cookbook.engine.errors import UserError
 
-SUPPORTED = "LlamaForCausalLM"
+SUPPORTED = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+    """How Llama 3 stretches slow rotary frequencies to a longer context (`rope_type` llama3)."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_context: int  # tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +38,18 @@ class DecoderConfig:
     context: int  # tokens
     tied: bool  # the unembedding is the embedding matrix
     eos_ids: tuple[int, ...]
+    architecture: str = SUPPORTED[0]
+    rope_scaling: RopeScaling | None = None
+
+    @property
+    def qkv_bias(self) -> bool:
+        """Whether queries, keys and values have a bias (Qwen 2)."""
+        return self.architecture == "Qwen2ForCausalLM"
+
+    @property
+    def qk_norm(self) -> bool:
+        """Whether each head's queries and keys are normalised (Qwen 3)."""
+        return self.architecture == "Qwen3ForCausalLM"
 
     @property
     def query_width(self) -> int:
@@ -63,12 +88,12 @@ def read_config(folder: Path) -> DecoderConfig:
     raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     architecture = (raw.get("architectures") or ["unknown"])[0]
     rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    rope_type = rope.get("rope_type", "default")
-    if architecture != SUPPORTED or rope_type != "default" or raw.get("attention_bias"):
+    differs = _differences(raw, architecture, rope)
+    if differs:
         raise UserError(
-            f"model {folder.name} has architecture {architecture} (rope {rope_type}); the embedded "
-            f"engine computes {SUPPORTED} with plain rotary positions. Use a Tinker-compatible "
-            "cluster (TINKER_BASE_URL) or the hosted service (TINKER_API_KEY) for other models"
+            f"model {folder.name} has {', '.join(differs)}, which the embedded engine does not "
+            f"compute; it computes {', '.join(SUPPORTED)}. Use a Tinker-compatible cluster "
+            "(TINKER_BASE_URL) or the hosted service (TINKER_API_KEY) for other models"
         )
     heads = raw["num_attention_heads"]
     eos = raw.get("eos_token_id")
@@ -85,4 +110,29 @@ def read_config(folder: Path) -> DecoderConfig:
         context=raw["max_position_embeddings"],
         tied=bool(raw.get("tie_word_embeddings")),
         eos_ids=tuple(eos if isinstance(eos, list) else [eos] if eos is not None else []),
+        architecture=architecture,
+        rope_scaling=_scaling(rope),
+    )
+
+
+def _differences(raw: dict, architecture: str, rope: dict) -> list[str]:
+    """Return what a model has that this engine would compute wrongly, in words."""
+    differs = [] if architecture in SUPPORTED else [f"architecture {architecture}"]
+    rope_type = rope.get("rope_type", rope.get("type", "default"))
+    if rope_type not in ("default", "llama3"):
+        differs.append(f"rotary positions of type {rope_type}")
+    if raw.get("hidden_act", "silu") != "silu":
+        differs.append(f"activation {raw['hidden_act']}")
+    flags = ("attention_bias", "mlp_bias", "use_sliding_window")
+    return differs + [flag for flag in flags if raw.get(flag)]
+
+
+def _scaling(rope: dict) -> RopeScaling | None:
+    if rope.get("rope_type", rope.get("type")) != "llama3":
+        return None
+    return RopeScaling(
+        factor=rope["factor"],
+        low_freq_factor=rope["low_freq_factor"],
+        high_freq_factor=rope["high_freq_factor"],
+        original_context=rope["original_max_position_embeddings"],
     )

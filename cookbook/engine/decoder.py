@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from cookbook.engine.attention import KVCache, attend_group, rotated_heads
-from cookbook.engine.base import Weights
+from cookbook.engine.base import Weights, rms_norm
 from cookbook.engine.linear import project
 from cookbook.engine.lora import Adapter
 from cookbook.engine.packing import PackedBatch
@@ -34,11 +34,6 @@ def embed(weights: Weights, tokens: torch.Tensor) -> torch.Tensor:
     steps of 128: kept in bfloat16, the stream itself would be the largest error by far.
     """
     return F.embedding(tokens, weights.embedding).float()
-
-
-def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """Return x (..., D) scaled to unit root mean square, times `weight` (D,), in weight's type."""
-    return F.rms_norm(x, (x.shape[-1],), weight.to(x.dtype), eps).to(weight.dtype)
 
 
 class _Gated(torch.autograd.Function):
@@ -82,7 +77,7 @@ def forward(
         attention, mlp = f"model.layers.{i}.self_attn", f"model.layers.{i}.mlp"
         h = rms_norm(x, layer.attention_norm, config.norm_eps)
         h = project(h, layer.qkv, adapter, *(f"{attention}.{name}_proj" for name in "qkv"))
-        h = attend(i, *rotated_heads(h, cosines, sines, config))
+        h = attend(i, *rotated_heads(h, cosines, sines, layer, config))
         x = x + project(h, layer.output, adapter, f"{attention}.o_proj")
         h = rms_norm(x, layer.mlp_norm, config.norm_eps)
         h = project(h, layer.gate_up, adapter, f"{mlp}.gate_proj", f"{mlp}.up_proj")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 KEEP_FETCHED_S = 300.0  # a reply lost on the way is asked for again with the same id
+KEEP_UNFETCHED_S = 24 * 3600.0  # a notebook may submit in the evening and ask in the morning
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Future:
 
     reply: dict[str, Any]  # what the submission answered; repeated for a repeated submission
     result: dict[str, Any] | bytes | Failure | None = None
+    cancelled: bool = False
+    made_at: float = field(default_factory=time.monotonic)
     fetched_at: float | None = None
     _waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -42,6 +45,11 @@ class Future:
             waiters, self._waiters = self._waiters, []
         for loop, event in waiters:
             loop.call_soon_threadsafe(event.set)
+
+    def cancel(self) -> None:
+        """Fail the request, because its client no longer waits for it."""
+        self.cancelled = True
+        self.resolve(Failure("the request was cancelled by its client", "user"))
 
     async def wait(self, timeout_s: float) -> dict[str, Any] | bytes | Failure | None:
         """Return the result, or None if it is not there after `timeout_s` seconds."""
@@ -99,7 +107,9 @@ class Futures:
         self._next_cleaning = now + 10
 
         def recent(future: Future) -> bool:
-            return future.fetched_at is None or now - future.fetched_at < KEEP_FETCHED_S
+            if future.fetched_at is not None:
+                return now - future.fetched_at < KEEP_FETCHED_S
+            return future.result is None or now - future.made_at < KEEP_UNFETCHED_S
 
         self._by_id = {key: future for key, future in self._by_id.items() if recent(future)}
         self._by_key = {key: future for key, future in self._by_key.items() if recent(future)}

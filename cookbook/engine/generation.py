@@ -16,21 +16,17 @@ from cookbook.engine.attention import KVCache
 from cookbook.engine.base import Weights
 from cookbook.engine.decoder import decode_step, forward_packed
 from cookbook.engine.linear import project
-from cookbook.engine.logprobs import constant_logprobs, log_normalizers
 from cookbook.engine.lora import Adapter
 from cookbook.engine.packing import pack
+from cookbook.engine.prompt_scores import (
+    PromptQuestions,
+    PromptScorer,
+    PromptScores,
+    score_prompts,
+)
 from cookbook.engine.sampling import SamplingSettings, Sequence, choose, new_sequence
 
-HEAD_ROWS = 256  # prompt rows whose logits are held at once
 PREFILL_ROWS = 1024  # prompt tokens that join in one step
-
-
-@dataclass(frozen=True)
-class TopK:
-    """The k most likely tokens of some positions (rows, k); None rows have no context."""
-
-    tokens: np.ndarray
-    logprobs: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,33 +36,32 @@ class SampleRequest:
     Attributes:
         prompt: (P,) int64 token ids, at least one.
         num_samples: sequences to draw.
-        prompt_logprobs: also score the prompt's own tokens.
-        topk_prompt: also return the k most likely tokens at each prompt position.
+        questions: what to say about the prompt itself.
+        topk_sample: also return the k most likely tokens at each sampled position.
     """
 
     prompt: np.ndarray
     num_samples: int
     settings: SamplingSettings
-    prompt_logprobs: bool = False
-    topk_prompt: int = 0
+    questions: PromptQuestions = field(default_factory=PromptQuestions)
+    topk_sample: int = 0
 
 
 @dataclass(frozen=True)
 class SampleResult:
-    """The sampled sequences, and the scored prompt where asked for."""
+    """The sampled sequences, and the answers about the prompt."""
 
     sequences: list[Sequence]
-    prompt_logprobs: np.ndarray | None  # (P,) float32, first entry NaN
-    topk_prompt: TopK | None  # (P, k), first row undefined
+    scores: PromptScores
 
 
 @dataclass(eq=False)
 class _Job:
     request: SampleRequest
     done: Callable[[SampleResult | Exception], None]
+    is_cancelled: Callable[[], bool]
     sequences: list[Sequence] = field(default_factory=list)
-    prompt_logprobs: np.ndarray | None = None
-    topk_prompt: TopK | None = None
+    scores: PromptScores = field(default_factory=PromptScores)
 
 
 class GenerationBatch:
@@ -91,14 +86,23 @@ class GenerationBatch:
         """Whether nothing runs or waits."""
         return not self.running and not self.waiting
 
-    def add(self, request: SampleRequest, done: Callable[[SampleResult | Exception], None]) -> None:
-        """Queue a request; `done` is called once: when its last sequence ended, or on failure."""
-        self.waiting.append(_Job(request, done))
+    def add(
+        self,
+        request: SampleRequest,
+        done: Callable[[SampleResult | Exception], None],
+        is_cancelled: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Queue a request; `done` is called once: when its last sequence ended, or on failure.
+
+        A request whose `is_cancelled` turns true is dropped; nobody waits for its `done`.
+        """
+        self.waiting.append(_Job(request, done, is_cancelled))
 
     def step(self) -> None:
         """Admit what waits, or add one token to every running sequence."""
         try:
             with torch.inference_mode():
+                self._drop_cancelled()
                 if self.waiting:
                     self._prefill(self._take_waiting())
                 elif self.running:
@@ -107,6 +111,13 @@ class GenerationBatch:
         except Exception as error:
             self._fail_all(error)
             raise
+
+    def _drop_cancelled(self) -> None:
+        self.waiting = deque(job for job in self.waiting if not job.is_cancelled())
+        for sequence, job in self.running:
+            if job.is_cancelled():
+                sequence.stop_reason = "length"
+        self._retire()
 
     def _take_waiting(self) -> list[_Job]:
         """Return as many waiting jobs as fit one prefill; always at least one."""
@@ -153,35 +164,20 @@ class GenerationBatch:
     def _score_prompts(
         self, jobs: list[_Job], hidden: torch.Tensor, rows: list[torch.Tensor]
     ) -> None:
-        """Compute what the requests want to know about their own prompts."""
-        asked = [(job, r) for job, r in zip(jobs, rows, strict=True) if job.request.prompt_logprobs]
+        """Answer what the requests ask about their own prompts."""
+        asked = [(job, r) for job, r in zip(jobs, rows, strict=True) if job.request.questions.any]
+        scorers = []
+        for job, _ in asked:
+            settings = job.request.settings
+            generator = new_sequence(settings, -1).generator  # no sample has this number
+            request = job.request
+            scorer = PromptScorer(
+                request.questions, request.prompt, settings.temperature, generator
+            )
+            job.scores = scorer.scores
+            scorers.append(scorer)
         if asked:
-            targets = np.concatenate([job.request.prompt[1:] for job, _ in asked])
-            scores = constant_logprobs(
-                self.weights,
-                self.adapter,
-                hidden,
-                torch.cat([r[:-1] for _, r in asked]),
-                torch.from_numpy(targets).to(hidden.device),
-            ).cpu()
-            lengths = [len(r) - 1 for _, r in asked]
-            for (job, _), part in zip(asked, scores.split(lengths), strict=True):
-                # The first token has no context, hence no probability.
-                job.prompt_logprobs = np.concatenate([[np.nan], part.numpy()]).astype(np.float32)
-        for job, r in zip(jobs, rows, strict=True):
-            if job.request.topk_prompt:
-                job.topk_prompt = self._topk(hidden, r, job.request.topk_prompt)
-
-    def _topk(self, hidden: torch.Tensor, rows: torch.Tensor, k: int) -> TopK:
-        top_tokens = np.zeros((len(rows), k), np.int32)
-        top_scores = np.full((len(rows), k), np.nan, np.float32)
-        for start in range(0, len(rows) - 1, HEAD_ROWS):
-            logits = self._logits(hidden[rows[:-1][start : start + HEAD_ROWS]])
-            values, tokens = logits.topk(k, dim=-1)
-            here = slice(start + 1, start + 1 + len(logits))
-            top_tokens[here] = tokens.cpu().numpy()
-            top_scores[here] = (values - log_normalizers(logits)[:, None]).cpu().numpy()
-        return TopK(top_tokens, top_scores)
+            score_prompts(scorers, [hidden[r] for _, r in asked], self._logits)
 
     def _decode(self) -> None:
         prompts = [len(job.request.prompt) for _, job in self.running]
@@ -201,9 +197,14 @@ class GenerationBatch:
 
     def _accept(self, hidden: torch.Tensor, members: list[tuple[Sequence, _Job]]) -> None:
         sequences = [sequence for sequence, _ in members]
-        tokens, logprobs = choose(self._logits(hidden), sequences)
-        for sequence, token, logprob in zip(sequences, tokens, logprobs, strict=True):
-            sequence.accept(token, logprob, self.tokenizer)
+        logits = self._logits(hidden)
+        tokens, logprobs = choose(logits, sequences)
+        for i, (sequence, job) in enumerate(members):
+            if job.request.topk_sample:
+                values, ids = logits[i].topk(job.request.topk_sample)
+                norm = logits[i, tokens[i]] - logprobs[i]
+                sequence.top.append((ids.cpu().numpy(), (values - norm).cpu().numpy()))
+            sequence.accept(tokens[i], logprobs[i], self.tokenizer)
 
     def _retire(self) -> None:
         """Free the slots of finished sequences; the last running one moves into each gap."""
@@ -224,4 +225,4 @@ class GenerationBatch:
             self.cache = self._empty_cache()
         for job in finished:
             self.admitted.remove(job)
-            job.done(SampleResult(job.sequences, job.prompt_logprobs, job.topk_prompt))
+            job.done(SampleResult(job.sequences, job.scores))

@@ -20,7 +20,8 @@ from cookbook.engine.config import read_config
 from cookbook.engine.errors import NotFoundError, UserError
 from cookbook.engine.generation import GenerationBatch, SampleRequest, SampleResult
 from cookbook.engine.lora import Adapter, LoraSpec, load_adapter, save_adapter, spec_to_dict
-from cookbook.engine.store import SAMPLER, TRAINING, CheckpointRef, Store
+from cookbook.engine.losses import LossCall
+from cookbook.engine.store import EXTERNAL, SAMPLER, TRAINING, CheckpointRef, Store
 from cookbook.engine.trainer import AdamSettings, LossResult, TrainingDatum, TrainingRun
 
 log = logging.getLogger(__name__)
@@ -135,16 +136,17 @@ class Runtime:
         if model_id not in self.runs:
             raise NotFoundError(
                 f"there is no training run {model_id} on this engine. After a restart of the "
-                "engine, make a new client with create_training_client_from_state"
+                "engine, or once its client was closed or silent for an hour, make a new client "
+                "with create_training_client_from_state"
             )
         return self.runs[model_id]
 
     def forward_backward(
-        self, model_id: str, data: list[TrainingDatum], loss: str, forward_only: bool
+        self, model_id: str, data: list[TrainingDatum], call: LossCall, forward_only: bool
     ) -> LossResult:
         """Run the model on `data`; unless `forward_only`, add to the run's gradients."""
         run = self.run(model_id)
-        return run.forward(data, loss) if forward_only else run.forward_backward(data, loss)
+        return run.forward(data, call) if forward_only else run.forward_backward(data, call)
 
     def optim_step(self, model_id: str, settings: AdamSettings) -> dict[str, Any]:
         """Apply the accumulated gradients."""
@@ -193,6 +195,18 @@ class Runtime:
         }
         return {"path": self.store.save(ref, write, manifest, **options)}
 
+    def save_external(self, model_id: str, name: str, ttl_seconds: int | None) -> dict[str, Any]:
+        """Write weights alone, for download."""
+        run = self.run(model_id)
+        ref = CheckpointRef(model_id, EXTERNAL, name)
+        reply = self._save(
+            ref,
+            run,
+            lambda folder: save_adapter(run.adapter, folder, self.model_name),
+            ttl_seconds=ttl_seconds,
+        )
+        return reply | {"size_bytes": self.store.read(ref).size_bytes}
+
     def snapshot_sampler(self, model_id: str, sampler_id: str) -> dict[str, Any]:
         """Make an unnamed sampler from a run's present weights."""
         run = self.run(model_id)
@@ -206,9 +220,20 @@ class Runtime:
             self._drop_sampler(kept.pop(0))
         return {"path": None, "sampling_session_id": sampler_id}
 
+    def release(self, session_id: str) -> None:
+        """Give back the training runs and samplers of a session that is over."""
+        for model_id in [key for key in self.runs if key.startswith(f"{session_id}:")]:
+            del self.runs[model_id]
+            self._ephemeral.pop(model_id, None)
+        for sampler_id in [key for key in self.samplers if key.startswith(f"{session_id}:")]:
+            self._drop_sampler(sampler_id)
+
     def _drop_sampler(self, sampler_id: str) -> None:
         sampler = self.samplers.pop(sampler_id)
-        if sampler.folder:
+        batch = self._batches.get(sampler_id)
+        if batch and batch.idle:
+            del self._batches[sampler_id]
+        if sampler.folder and sampler.model_path is None:  # else the folder is a checkpoint's
             shutil.rmtree(sampler.folder, ignore_errors=True)
 
     def open_sampler(self, sampler_id: str, ref: CheckpointRef | None) -> None:
@@ -236,13 +261,14 @@ class Runtime:
         sampler_id: str,
         request: SampleRequest,
         done: Callable[[SampleResult | Exception], None],
+        is_cancelled: Callable[[], bool],
     ) -> None:
         """Let a request join the decoding batch of its sampler."""
         sampler = self.sampler(sampler_id)
         key = sampler_id if sampler.folder else ""  # all base-model samplers share one batch
         batch = self._batches.pop(key, None) or self._new_batch(sampler)
         self._batches[key] = batch
-        batch.add(request, done)
+        batch.add(request, done, is_cancelled)
 
     def _new_batch(self, sampler: Sampler) -> GenerationBatch:
         idle = [key for key, batch in self._batches.items() if batch.idle]

@@ -46,6 +46,8 @@ class Sequence:
     generator: np.random.Generator
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    # The most likely ids and their log-probabilities at each position, where asked for.
+    top: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     stop_reason: str | None = None  # "stop" or "length" once finished
 
     def accept(self, token: int, logprob: float, tokenizer: Tokenizer) -> None:
@@ -69,7 +71,7 @@ class Sequence:
 
 def new_sequence(settings: SamplingSettings, index: int) -> Sequence:
     """Return sample number `index` of a request; with a seed, each index has its own stream."""
-    entropy = None if settings.seed is None else [settings.seed & (2**64 - 1), index]
+    entropy = None if settings.seed is None else [settings.seed & (2**64 - 1), index % 2**32]
     return Sequence(settings, np.random.default_rng(entropy))
 
 
@@ -139,18 +141,19 @@ def _draw(masses: torch.Tensor, sequences: list[Sequence]) -> torch.Tensor:
     cheap: one cumulative sum over the whole vocabulary in float64 costs ten times as much.
     """
     B, V = masses.shape
+    precise = torch.float32 if masses.device.type == "mps" else torch.float64  # MPS has no more
     width = next(w for w in range(int(V**0.5), 0, -1) if V % w == 0)
     blocks = masses.unflatten(-1, (-1, width))  # (B, V / width, width)
-    block_ends = blocks.sum(-1).cumsum(-1, dtype=torch.float64)
+    block_ends = blocks.sum(-1).cumsum(-1, dtype=precise)
     uniform = torch.tensor(
-        [sequence.generator.random() for sequence in sequences], dtype=torch.float64
+        [sequence.generator.random() for sequence in sequences], dtype=precise
     ).to(masses.device)
     point = uniform * block_ends[:, -1]
     block = torch.searchsorted(block_ends, point[:, None], right=True)[:, 0]
     block = block.clamp(max=block_ends.shape[1] - 1)
     rows = torch.arange(B, device=masses.device)
     inside = blocks[rows, block]  # (B, width)
-    ends = inside.cumsum(-1, dtype=torch.float64)
+    ends = inside.cumsum(-1, dtype=precise)
     before = block_ends[rows, block] - inside.sum(-1)
     # The clamp undoes a rounding below 0, which would pick the block's first token even at 0.
     left = (point - before).clamp(min=0)

@@ -3,6 +3,7 @@
 Owns: an adapter, its gradients and its Adam moments. Everything here runs on the worker thread.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from cookbook.engine.decoder import forward_packed
 from cookbook.engine.errors import UserError
 from cookbook.engine.logprobs import target_logprobs
 from cookbook.engine.lora import Adapter
-from cookbook.engine.losses import LOSSES
+from cookbook.engine.losses import LossCall, ratio_metrics, ratio_sums
 from cookbook.engine.packing import micro_batches, pack
 
 
@@ -75,31 +76,32 @@ class TrainingRun:
         self.steps = 0  # completed optimiser steps
         self.optimizer = torch.optim.AdamW(adapter.parameters(), lr=0.0)
 
-    def forward(self, data: list[TrainingDatum], loss_name: str) -> LossResult:
+    def forward(self, data: list[TrainingDatum], call: LossCall) -> LossResult:
         """Return logprobs and loss without touching gradients."""
         with torch.no_grad():
-            return self._run(data, loss_name, backward=False)
+            return self._run(data, call, backward=False)
 
-    def forward_backward(self, data: list[TrainingDatum], loss_name: str) -> LossResult:
+    def forward_backward(self, data: list[TrainingDatum], call: LossCall) -> LossResult:
         """Return logprobs and loss; gradients are added to those already there."""
-        return self._run(data, loss_name, backward=True)
+        return self._run(data, call, backward=True)
 
-    def _run(self, data: list[TrainingDatum], loss_name: str, backward: bool) -> LossResult:
+    def _run(self, data: list[TrainingDatum], call: LossCall, backward: bool) -> LossResult:
         logprobs: list[np.ndarray] = [np.empty(0, np.float32)] * len(data)
-        total = 0.0
+        sums: defaultdict[str, float] = defaultdict(float)
         for members in micro_batches([datum.tokens for datum in data]):
-            chunk = [data[i] for i in members]
-            values, loss = self._micro_batch(chunk, loss_name, backward)
-            total += loss
+            values, found = self._micro_batch([data[i] for i in members], call, backward)
+            for name, value in found.items():
+                sums[name] += value
             for i, value in zip(members, values, strict=True):
                 logprobs[i] = value
         tokens = float(sum(len(datum.tokens) for datum in data))
-        return LossResult(logprobs, {"loss:sum": total, "num_tokens:sum": tokens})
+        metrics = {"loss:sum": sums.pop("loss", 0.0), "num_tokens:sum": tokens}
+        return LossResult(logprobs, metrics | ratio_metrics(sums))
 
     def _micro_batch(
-        self, data: list[TrainingDatum], loss_name: str, backward: bool
-    ) -> tuple[list[np.ndarray], float]:
-        loss_fn = LOSSES[loss_name]
+        self, data: list[TrainingDatum], call: LossCall, backward: bool
+    ) -> tuple[list[np.ndarray], dict[str, float]]:
+        """Return each datum's logprobs, and the sums that metrics are made of."""
         batch = pack([datum.tokens for datum in data])
         device = self.base.device
         hidden = forward_packed(self.base, batch.to(device), self.adapter)
@@ -114,16 +116,17 @@ class TrainingRun:
             hidden,
             _concatenated(rows, device),
             _concatenated([d.targets for d in data], device),
-            needs_grad=inputs[loss_fn.trained] != 0,
+            needs_grad=inputs[call.loss.trained] != 0,
         )
-        loss = loss_fn.formula(logprobs, inputs)
+        loss = call.loss.formula(logprobs, inputs, call.config).sum()
         if backward and loss.requires_grad:
             loss.backward()
-        flat = logprobs.detach().cpu().numpy()
+        found = logprobs.detach()
+        sums = {"loss": float(loss.detach()), **ratio_sums(call, found, inputs)}
         ends = np.cumsum([d.targets.size for d in data])[:-1]
-        parts = np.split(flat, ends)
+        parts = np.split(found.cpu().numpy(), ends)
         shaped = [part.reshape(d.targets.shape) for part, d in zip(parts, data, strict=True)]
-        return shaped, float(loss.detach())
+        return shaped, sums
 
     def optim_step(self, settings: AdamSettings) -> dict[str, float]:
         """Apply AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) and clear the gradients.

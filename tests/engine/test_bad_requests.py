@@ -85,10 +85,30 @@ IMAGE = types.ImageChunk(data=b"", format="png", expected_tokens=1)
 NAME_RULE = "allowed are letters, digits"
 TRAINING = {
     "unknown loss": (backward(datum(ROW), loss="hinge"), "loss_fn is 'hinge'; this engine has"),
-    "loss of a later version": (backward(datum(ROW), loss="ppo"), "loss_fn is 'ppo'"),
+    "loss of a later version": (backward(datum(ROW), loss="gspo"), "loss_fn is 'gspo'"),
+    "bounds meant as distances": (
+        backward(
+            datum(ROW),
+            loss="ppo",
+            loss_fn_config={"clip_low_threshold": 0.2, "clip_high_threshold": 0.2},
+        ),
+        r"bounds the ratio by 0.2 and 0.2; they are bounds of exp\(p - q\) itself",
+    ),
+    "negative beta": (
+        backward(datum(ROW), loss="dro", loss_fn_config={"beta": -1.0}),
+        "beta is -1",
+    ),
+    "key of another loss": (
+        backward(datum(ROW), loss="cispo", loss_fn_config={"beta": 1.0}),
+        "has beta; cispo takes clip_low_threshold, clip_high_threshold",
+    ),
+    "text as configuration": (
+        backward(datum(ROW), loss="dro", loss_fn_config={"beta": "large"}),
+        "loss_fn_config beta is 'large'; it must be a number",
+    ),
     "loss configuration": (
         backward(datum(ROW), loss_fn_config={"beta": 1.0}),
-        r"loss_fn_config has \['beta'\]; cross_entropy takes no configuration",
+        "loss_fn_config has beta; cross_entropy takes no configuration",
     ),
     "no targets": (inputs(target_tokens=None), "datum 1: .* lacks target_tokens"),
     "no advantages": (
@@ -167,13 +187,9 @@ TRAINING = {
         lambda run: run.save_weights_and_get_sampling_client(kind="inflight"),
         "kind is 'inflight'; this engine makes snapshots only",
     ),
-    "export": (lambda run: run.save_weights_external("x"), "no external export.*PEFT folder"),
-    "load of nothing": (load("tinker://{run}/weights/none"), "there is no checkpoint tinker://"),
-    "load of no path": (load("weights"), "checkpoint path is 'weights'; the form is"),
-    "load that climbs": (load("tinker://{run}/weights/.."), "the form is"),
-    "load of sampler weights": (
-        load("tinker://{run}/sampler_weights/taken"),
-        "holds sampler weights; training continues from a save_state checkpoint",
+    "encrypted export": (
+        lambda run: run.save_weights_external("x", age_encryption_recipients=["age1x"]),
+        "does not encrypt exports",
     ),
 }
 
@@ -398,11 +414,22 @@ SAMPLING = {
         {"topk_prompt_logprobs": VOCABULARY + 1},
         f"topk_prompt_logprobs is {VOCABULARY + 1}",
     ),
-    "table of samples": ({"topk_sample_logprobs": 2}, "topk_sample_logprobs is not offered"),
-    "other tokens": ({"prompt_alt_tokens_k": 2}, "prompt_alt_tokens_k is not offered"),
-    "last tokens only": (
-        {"include_prompt_logprobs": True, "prompt_logprobs_last_n": 1},
-        "prompt_logprobs_last_n is not offered",
+    "too long a table of samples": (
+        {"topk_sample_logprobs": -1},
+        f"topk_sample_logprobs is -1; allowed are 0 to {VOCABULARY}",
+    ),
+    "too many alternatives": ({"prompt_alt_tokens_k": 5000}, "prompt_alt_tokens_k is 5000"),
+    "more last tokens than there are": (
+        {"include_prompt_logprobs": True, "prompt_logprobs_last_n": 3},
+        "prompt_logprobs_last_n is 3; it needs prompt_logprobs and 1 to 2",
+    ),
+    "targets for another prompt": (
+        {"target_prompt_logprobs": types.TensorData([[4], [5], [6]], "int64", [3, 1])},
+        r"3 values for shape \(3, 1\); it must be \(2, K\)",
+    ),
+    "target out of range": (
+        {"target_prompt_logprobs": types.TensorData([[4], [VOCABULARY]], "int64", [2, 1])},
+        f"holds token {VOCABULARY}",
     ),
 }
 

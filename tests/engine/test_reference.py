@@ -17,10 +17,13 @@ from cookbook.engine.base import Weights, load_weights
 from cookbook.engine.config import read_config
 from cookbook.engine.generation import GenerationBatch, SampleRequest, SampleResult
 from cookbook.engine.lora import Adapter, LoraSpec, save_adapter
+from cookbook.engine.losses import loss_call
+from cookbook.engine.prompt_scores import PromptQuestions
 from cookbook.engine.sampling import SamplingSettings, choose, new_sequence
 from cookbook.engine.trainer import AdamSettings, TrainingDatum, TrainingRun
 
 RANK = 4
+CROSS_ENTROPY = loss_call("cross_entropy", {})
 OPENING = "<|im_start|>user\nWhy is the sky blue?<|im_end|>\n<|im_start|>assistant\n"
 TEXTS = (
     "Bread rises.",
@@ -102,7 +105,7 @@ def test_logprobs_gradients_and_adam_steps_match_peft(
         lr=1e-4, betas=(0.9, 0.95), eps=1e-12, weight_decay=0.01,
     )  # fmt: skip
     for _ in range(2):
-        result = run.forward_backward(data, "cross_entropy")
+        result = run.forward_backward(data, CROSS_ENTROPY)
         logprobs, loss = reference_loss(model, data)
         for ours, theirs in zip(result.logprobs, logprobs, strict=True):
             np.testing.assert_allclose(ours, theirs.detach().numpy(), atol=1e-4)
@@ -146,8 +149,8 @@ def test_packing_and_accumulation_change_nothing_but_rounding(
     data = batch_of_datums(tokenizer)
     together = TrainingRun(weights, random_adapter(weights))
     apart = TrainingRun(weights, random_adapter(weights))
-    joint = together.forward_backward(data, "cross_entropy")
-    single = [apart.forward_backward([datum], "cross_entropy").logprobs[0] for datum in data]
+    joint = together.forward_backward(data, CROSS_ENTROPY)
+    single = [apart.forward_backward([datum], CROSS_ENTROPY).logprobs[0] for datum in data]
     for a, b in zip(joint.logprobs, single, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
     for a, b in zip(together.adapter.parameters(), apart.adapter.parameters(), strict=True):
@@ -161,7 +164,7 @@ def test_training_repeats_bit_for_bit(weights: Weights, tokenizer: Tokenizer) ->
     runs = [TrainingRun(weights, random_adapter(weights)) for _ in range(2)]
     for run in runs:
         for _ in range(2):
-            run.forward_backward(data, "cross_entropy")
+            run.forward_backward(data, CROSS_ENTROPY)
             run.optim_step(AdamSettings(learning_rate=1e-3))
     for a, b in zip(runs[0].adapter.parameters(), runs[1].adapter.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -174,16 +177,16 @@ def test_importance_sampling_value_and_gradient(weights: Weights, tokenizer: Tok
     run = TrainingRun(weights, random_adapter(weights))
     for datum in batch_of_datums(tokenizer):
         advantages = rng.normal(size=len(datum.tokens)).astype(np.float32)
-        logprobs = run.forward([datum], "cross_entropy").logprobs[0]
+        logprobs = run.forward([datum], CROSS_ENTROPY).logprobs[0]
         inputs = {"logprobs": logprobs, "advantages": advantages}
         inputs["weights"] = np.ones_like(advantages)
         data.append(TrainingDatum(datum.tokens, datum.targets, inputs))
         plain.append(TrainingDatum(datum.tokens, datum.targets, {"weights": advantages}))
-    result = run.forward_backward(data, "importance_sampling")
+    result = run.forward_backward(data, loss_call("importance_sampling", {}))
     total = sum(float(datum.inputs["advantages"].sum()) for datum in data)
     assert result.metrics["loss:sum"] == pytest.approx(-total, abs=1e-3)
     other = TrainingRun(weights, random_adapter(weights))
-    other.forward_backward(plain, "cross_entropy")
+    other.forward_backward(plain, CROSS_ENTROPY)
     for a, b in zip(run.adapter.parameters(), other.adapter.parameters(), strict=True):
         assert a.grad is not None
         assert b.grad is not None
@@ -246,7 +249,7 @@ def test_sampled_logprobs_are_the_trainers(
         prompt=prompt(tokenizer, "Tell me about rain."),
         num_samples=4,
         settings=SamplingSettings(max_tokens=12, seed=3),
-        prompt_logprobs=True,
+        questions=PromptQuestions(logprobs=True),
     )
     (result,) = sample(batch, request)
     P = len(request.prompt)
@@ -255,10 +258,10 @@ def test_sampled_logprobs_are_the_trainers(
         tokens = np.concatenate([request.prompt, sequence.tokens])
         zeros = np.zeros(len(tokens) - 1, np.float32)
         datum = TrainingDatum(tokens[:-1], tokens[1:], {"weights": zeros})
-        trained = run.forward([datum], "cross_entropy").logprobs[0]
+        trained = run.forward([datum], CROSS_ENTROPY).logprobs[0]
         errors.append(np.abs(trained[P - 1 :] - np.asarray(sequence.logprobs)))
-        assert result.prompt_logprobs is not None
-        errors.append(np.abs(trained[: P - 1] - result.prompt_logprobs[1:]))
+        assert result.scores.logprobs is not None
+        errors.append(np.abs(trained[: P - 1] - result.scores.logprobs[1:]))
     joined = np.concatenate(errors)
     measured = joined.max() if dtype == torch.float32 else joined.mean()
     assert measured < limit
@@ -275,13 +278,13 @@ def test_samples_follow_the_exact_distribution(
         batch,
         SampleRequest(
             prompt=ids.numpy(), num_samples=1, settings=SamplingSettings(max_tokens=1),
-            topk_prompt=weights.config.vocab_size,
+            questions=PromptQuestions(topk=weights.config.vocab_size),
         ),
     )  # fmt: skip
-    assert result.topk_prompt is not None
+    assert result.scores.topk is not None
     V = weights.config.vocab_size
     logits = torch.zeros(V)
-    logits[result.topk_prompt.tokens[-1]] = torch.from_numpy(result.topk_prompt.logprobs[-1])
+    logits[result.scores.topk.tokens[-1]] = torch.from_numpy(result.scores.topk.logprobs[-1])
     exact = (logits.double() / temperature).softmax(-1)
     if top_k > 0:
         exact[exact < exact.topk(top_k).values[-1]] = 0

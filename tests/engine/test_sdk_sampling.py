@@ -2,12 +2,14 @@
 
 import math
 import pickle
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tinker
+import torch
 from tinker import types
 
 from cookbook.models import DEFAULT_MODEL
@@ -190,7 +192,105 @@ def test_the_next_token_of_the_table_is_the_greedy_one(sampler, text, greedy):
     assert [row[0][0] for row in table[-4:] if row] == greedy[:4]
 
 
+def test_the_most_likely_tokens_at_each_sampled_position(sampler, text, greedy):
+    settings = types.SamplingParams(max_tokens=4, temperature=0.0)
+    (sequence,) = sampler.sample(text, 1, settings, topk_sample_logprobs=3).result().sequences
+    assert sequence.tokens == greedy[:4]
+    table = sequence.topk_logprobs
+    assert len(table) == 4
+    for token, logprob, row in zip(sequence.tokens, sequence.logprobs, table, strict=True):
+        assert len(row) == 3
+        assert row[0][0] == token
+        assert row[0][1] == pytest.approx(logprob, abs=1e-5)
+        assert row[0][1] >= row[1][1] >= row[2][1]
+    (plain,) = sampler.sample(text, 1, settings).result().sequences
+    assert not plain.topk_logprobs
+
+
+@pytest.mark.parametrize("form", ["dense", "sparse"])
+def test_chosen_tokens_are_scored_at_each_position_of_the_prompt(sampler, text, form):
+    tokens = text.to_ints()
+    ids = torch.full((len(tokens) - 1, 9), -1)
+    ids[:, 0] = torch.tensor(tokens[1:])
+    ids[2, 2] = 7
+    make = types.TensorData.from_torch
+    asked = make(ids) if form == "dense" else types.TensorData.from_torch_sparse(ids, pad_value=-1)
+    assert (asked.sparse_crow_indices is None) == (form == "dense")
+    answer = sampler.sample(
+        text,
+        1,
+        types.SamplingParams(max_tokens=1),
+        include_prompt_logprobs=True,
+        target_prompt_logprobs=asked,
+    ).result()
+    scores = answer.target_prompt_logprobs
+    assert (scores.sparse_crow_indices is None) == (form == "dense")
+    assert scores.sparse_col_indices == asked.sparse_col_indices
+    table = scores.to_numpy()
+    np.testing.assert_allclose(table[:, 0], answer.prompt_logprobs[1:], atol=1e-5)
+    assert table[2, 2] < 0
+    assert np.count_nonzero(table[:, 1:]) == 1
+
+
+def test_alternatives_are_drawn_at_each_position_of_the_prompt(sampler, text, greedy):
+    prompt = types.ModelInput.from_ints([*text.to_ints(), *greedy[:3]])
+    cold = types.SamplingParams(max_tokens=1, temperature=0.0)
+    drawn = sampler.sample(prompt, 1, cold, prompt_alt_tokens_k=2).result().prompt_alt_tokens
+    assert drawn.tokens.to_numpy().shape == (prompt.length - 1, 2)
+    assert drawn.tokens.to_numpy()[-3:].tolist() == [[token, token] for token in greedy[:3]]
+    warm = types.SamplingParams(max_tokens=1, seed=3)
+    answers = [
+        sampler.sample(prompt, 1, warm, prompt_alt_tokens_k=200, topk_prompt_logprobs=1).result()
+        for _ in range(2)
+    ]
+    first, again = (answer.prompt_alt_tokens.tokens.to_numpy() for answer in answers)
+    assert (first == again).all()
+    likely, logprob = answers[0].topk_prompt_logprobs[-1][0]
+    share = (first[-1] == likely).mean()
+    expected = math.exp(logprob)
+    assert abs(share - expected) < 4 * math.sqrt(expected * (1 - expected) / 200) + 1e-9
+    scores = answers[0].prompt_alt_tokens.logprobs.to_numpy()
+    assert scores[-1][first[-1] == likely] == pytest.approx(logprob, abs=1e-5)
+
+
+def test_only_the_last_tokens_of_the_prompt_are_scored_on_request(sampler, text):
+    settings = types.SamplingParams(max_tokens=1)
+    whole, part = (
+        sampler.sample(
+            text,
+            1,
+            settings,
+            include_prompt_logprobs=True,
+            topk_prompt_logprobs=2,
+            prompt_logprobs_last_n=n,
+        ).result()
+        for n in (None, 3)
+    )
+    before = text.length - 3
+    assert part.prompt_logprobs[:before] == [None] * before
+    assert part.prompt_logprobs[before:] == pytest.approx(whole.prompt_logprobs[before:], abs=1e-5)
+    assert part.topk_prompt_logprobs[:before] == [None] * before
+    ids = [[token for token, _ in row] for row in part.topk_prompt_logprobs[before:]]
+    assert ids == [[token for token, _ in row] for row in whole.topk_prompt_logprobs[before:]]
+
+
 # Many at once.
+
+
+def test_a_cancelled_request_leaves_its_place_to_others(tiny_engine, tiny_service, tiny_model):
+    sampler = tiny_service.create_sampling_client(base_model=str(tiny_model)).result()
+    endless = types.SamplingParams(max_tokens=120, stop=[])
+    waiting = [sampler.sample(prompt(5, 6), 64, endless) for _ in range(40)]
+    for request in waiting[1:]:
+        request.future().cancel()
+    deadline = time.monotonic() + 30
+    while not all(request.future().cancelled() for request in waiting[1:]):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    start = time.monotonic()
+    assert len(sampler.sample(prompt(7), 1, endless).result().sequences[0].tokens) == 120
+    assert len(waiting[0].result().sequences) == 64
+    assert time.monotonic() - start < 60
 
 
 def test_requests_that_run_together_do_not_touch_each_other(sampler, tokenizer):

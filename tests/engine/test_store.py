@@ -94,7 +94,7 @@ def test_an_expired_checkpoint_is_gone_and_removed_at_the_next_start(tmp_path, m
         "tinker://s1:train:0/weights/a\n",
         "tinker://../weights/a",
         "tinker://..:train:0/weights/a",
-        "tinker://s1:train:0/external_weights/a",
+        "tinker://s1:train:0/other_weights/a",
         "tinker://s1:train:0/../a",
         "/etc/passwd",
         "https://s1:train:0/weights/a",

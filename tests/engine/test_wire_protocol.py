@@ -5,13 +5,15 @@ import threading
 import time
 import urllib.parse
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 from tinker.proto import tinker_public_pb2 as pb
 
-from cookbook.engine.server import MAX_BODY_BYTES, Server
+from cookbook.engine.http import MAX_BODY_BYTES
+from cookbook.engine.server import application
 from tests.engine.processes import (
     EngineProcess,
     RawRun,
@@ -26,7 +28,7 @@ from tests.engine.processes import (
 ROW, OTHER_ROW = [5, 6, 7, 8, 9], [40, 30, 20]
 ROUTES = [
     (method, route.path.removeprefix("/api/v1/"))
-    for route in Server(None, None, "").app().routes  # pyright: ignore
+    for route in application(SimpleNamespace(store=None), None, "").routes  # pyright: ignore
     for method in sorted(route.methods - {"HEAD"})  # pyright: ignore
 ]
 
@@ -89,9 +91,9 @@ def test_it_listens_on_one_loopback_address_only(tiny_engine):
 
 
 def test_an_unknown_route_is_refused_by_its_name(http):
-    answer = http.get("training_runs")
+    answer = http.get("sessions/s0/trace_export")
     assert answer.status_code == 404
-    assert "does not serve GET training_runs" in answer.json()["detail"]
+    assert "does not serve GET sessions/s0/trace_export" in answer.json()["detail"]
 
 
 # Sessions.
@@ -224,13 +226,6 @@ def test_a_poll_waits_for_the_outcome(http, tiny_engine, run):
 def test_a_run_of_an_earlier_engine_fails_at_once(http, run):
     run.model_id = "s0:train:0"
     assert "no training run s0:train:0" in failure(http, run.optim_step(57))
-
-
-def test_an_export_is_refused_in_its_turn(http, run):
-    """A 404 here would leave a hole in the numbers and hold up everything after it."""
-    refused = run.ordered("save_weights_external", 1, path="x")
-    assert "no external export" in failure(http, refused)
-    assert run.loss(2, ROW) > 0
 
 
 # Bodies that are no requests.

@@ -1,0 +1,55 @@
+"""Many requests at once: nothing is lost, nothing is mixed up, memory stays where it was."""
+
+from pathlib import Path
+
+import psutil
+import pytest
+import tinker
+from tinker import types
+
+from tests.engine.processes import start_engine
+from tests.engine.sdk import datum, prompt
+
+SAMPLES, STEPS = 2000, 40
+PROMPTS = [[5 + i, 60 + 2 * i, 100 + 3 * i] for i in range(20)]
+GREEDY = types.SamplingParams(max_tokens=3, temperature=0.0, stop=[])
+GROWTH_BYTES = 300_000_000
+
+
+def losses(run: tinker.TrainingClient, count: int) -> list[float]:
+    """Submit all steps without waiting for any, then return their losses in order."""
+    pending = []
+    for i in range(count):
+        row = datum([7, 8 + i % 5, 9, 10 + i])
+        pending.append(run.forward_backward([row], "cross_entropy"))
+        run.optim_step(types.AdamParams(learning_rate=0.01))
+    return [future.result().metrics["loss:sum"] for future in pending]
+
+
+@pytest.mark.timeout(300)
+def test_two_thousand_samples_while_another_client_trains(tiny_model: Path, tmp_path: Path) -> None:
+    engine = start_engine(tiny_model, tmp_path, "--embedded")
+    try:
+        address = {"base_url": engine.base_url, "api_key": engine.api_key}
+        sampling, training = tinker.ServiceClient(**address), tinker.ServiceClient(**address)
+        runs = [
+            training.create_lora_training_client(str(tiny_model), rank=2, seed=0).result()
+            for _ in range(2)
+        ]
+        quiet = losses(runs[0], STEPS)
+        sampler = sampling.create_sampling_client(base_model=str(tiny_model)).result()
+        expected = [
+            sampler.sample(prompt(*tokens), 1, GREEDY).result().sequences[0].tokens
+            for tokens in PROMPTS
+        ]
+        before = psutil.Process(engine.process.pid).memory_info().rss
+
+        waiting = [
+            sampler.sample(prompt(*PROMPTS[i % len(PROMPTS)]), 1, GREEDY) for i in range(SAMPLES)
+        ]
+        assert losses(runs[1], STEPS) == quiet
+        for i, future in enumerate(waiting):
+            assert future.result().sequences[0].tokens == expected[i % len(PROMPTS)]
+        assert psutil.Process(engine.process.pid).memory_info().rss - before < GROWTH_BYTES
+    finally:
+        engine.end()
