@@ -26,8 +26,10 @@ demo: $(VENV)/.demo
 lab: $(VENV)/.lab
 	$(RUN) -m jupyterlab notebooks
 
+# Two tests at a time with a thread each, then each notebook alone with all cores.
 test: lint
-	$(RUN) -m pytest --nbmake --nbmake-timeout=1200
+	OMP_NUM_THREADS=1 $(RUN) -m pytest tests -n 2 --dist loadfile
+	$(RUN) -m pytest notebooks --nbmake --nbmake-timeout=1200
 
 lint: $(VENV)/.dev
 	$(RUN) -m ruff check .

@@ -95,12 +95,17 @@ def _make_bundled(folder: Path) -> None:
     for leftover in folder.parent.glob(f"{folder.name}.*/"):  # of a killed process
         shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as scratch:
-        gguf = _own_gguf() or _fetch_gguf(Path(scratch))
+        gguf = bundled_gguf(Path(scratch))
         _say(f"converting {BUNDLED} (once)")
         converted = Path(scratch) / "converted"
         convert_gguf(gguf, converted)
         shutil.rmtree(folder, ignore_errors=True)  # only ever an incomplete one
         converted.rename(folder)
+
+
+def bundled_gguf(scratch: Path) -> Path:
+    """Return the bundled model's verified GGUF file: the user's own, or one put into `scratch`."""
+    return _own_gguf() or _fetch_gguf(scratch)
 
 
 def _own_gguf() -> Path | None:

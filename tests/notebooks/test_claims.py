@@ -70,36 +70,40 @@ def test_claims_fail_without_training(path: Path, tmp_path: Path) -> None:
     assert failure.error.ename == "AssertionError"
 
 
-@pytest.mark.parametrize("path", having())
-def test_misspelt_parameter_stops_before_training(path: Path, tmp_path: Path) -> None:
-    valid = parameters(path)
-    failure = failed_run(path, tmp_path, **{f"{valid[0]}x": 1})
-    for name in [f"{valid[0]}x", *valid]:
+BAD_VALUES = [("learning_rate", -1), ("learning_rate", "fast"), ("lora_rank", 0)]
+
+
+def test_papermill_fails_on_a_misspelt_parameter_before_training(tmp_path: Path) -> None:
+    path = ROOT / "notebooks" / "sl_loop.ipynb"
+    failure = failed_run(path, tmp_path, learning_rat=1)
+    for name in ("learning_rat", *parameters(path)):
         assert name in failure.error.evalue
     assert not any(TRAINS.search(cell.source) for cell in failure.before)
 
 
-BAD_VALUES = [("learning_rate", -1), ("learning_rate", "fast"), ("lora_rank", 0)]
-
-
-@pytest.mark.parametrize("path", having("learning_rate"))
-def test_bad_value_stops_before_training(path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", having())
+def test_bad_parameters_stop_before_training(path: Path, tmp_path: Path) -> None:
     notebook: Any = nbformat.read(path, as_version=4)
     setup, defaults, config = code_cells(notebook)[:3]
-    bad = [(name, value) for name, value in BAD_VALUES if name in parameters(path)]
-    # One kernel for all values: each is set like papermill sets it, and is followed by the check.
+    valid = parameters(path)
+    bad = [(name, value) for name, value in BAD_VALUES if name in valid]
+    misspelt = f"{valid[0]}x"
+    # One kernel for all: each value is set like papermill sets it, and is followed by the check.
     cells = [setup]
-    for name, value in bad:
+    for name, value in [(misspelt, 1), *bad]:
         injected = nbformat.v4.new_code_cell(f"{name} = {value!r}")
         checked = nbformat.v4.new_code_cell(config.source, metadata={"tags": ["raises-exception"]})
         cells += [defaults, injected, checked]
+        if name == misspelt:
+            cells.append(nbformat.v4.new_code_cell(f"del {name}"))
     notebook.cells = copy.deepcopy(cells)
     for number, cell in enumerate(notebook.cells):
         cell.id = f"c{number}"
     execute(notebook, tmp_path)
     errors = [out for cell in notebook.cells for out in cell.outputs if out.output_type == "error"]
-    assert len(errors) == len(bad)
-    for (name, value), error in zip(bad, errors, strict=True):
+    assert len(errors) == 1 + len(bad)
+    assert all(name in errors[0].evalue for name in (misspelt, *valid))
+    for (name, value), error in zip(bad, errors[1:], strict=True):
         assert name in error.evalue
         assert str(value) in error.evalue
     assert not any(TRAINS.search(cell.source) for cell in cells)

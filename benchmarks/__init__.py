@@ -1,0 +1,1 @@
+"""How fast the embedded engine is, as ratios to what a user would run instead."""
