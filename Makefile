@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python; do \
 # Compiling every file of every package takes longer than compiling the used ones when first used.
 INSTALL := $(RUN) -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo lab test lint notebooks
+.PHONY: help demo lab test lint notebooks bench
 .DELETE_ON_ERROR:
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make test       check the style and types, run every test and every notebook"
 	@echo "make lint       check the style and types only"
+	@echo "make bench      time the embedded engine against what one would run instead"
 	@echo "make notebooks  execute every notebook and write its outputs and stamp into it"
 
 demo: $(VENV)/.demo
@@ -39,6 +40,9 @@ lint: $(VENV)/.dev
 notebooks: $(VENV)/.dev
 	$(RUN) -m cookbook.notebooks notebooks/*.ipynb
 
+bench: $(VENV)/.bench
+	$(RUN) -m benchmarks
+
 # A stamp is newer than what its set-up was made from; the larger set-ups contain the demo's.
 $(VENV)/.demo: pyproject.toml constraints.txt | $(RUN)
 	@echo "Installing the packages into $(VENV) (once, one to three minutes) ..."
@@ -53,6 +57,11 @@ $(VENV)/.lab: pyproject.toml constraints.txt | $(RUN)
 $(VENV)/.dev: pyproject.toml constraints.txt | $(RUN)
 	@echo "Installing the packages and the test tools into $(VENV) (once, two to four minutes) ..."
 	@$(INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.bench: pyproject.toml constraints.txt | $(RUN)
+	@echo "Installing the packages and what they are timed against into $(VENV) (once) ..."
+	@$(INSTALL) -e '.[bench]'
 	@touch $@ $(VENV)/.demo
 
 $(RUN):
