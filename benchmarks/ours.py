@@ -53,7 +53,7 @@ class Engine:
     def train(self, rows: Rows) -> None:
         """One step of cross-entropy."""
         data = [
-            _datum(tokens, weights=weights)
+            datum(tokens, weights=weights)
             for tokens, weights in zip(rows.tokens, rows.weights, strict=True)
         ]
         _wait(self.run.forward_backward(data, "cross_entropy"), self.run.optim_step(ADAM))
@@ -71,7 +71,7 @@ class Engine:
                 zeros = [0.0] * (len(prompt) - 1)
                 advantage = 1.0 if i % 2 else -1.0
                 data.append(
-                    _datum(
+                    datum(
                         prompt + list(sequence.tokens),
                         logprobs=zeros + list(sequence.logprobs or []),
                         advantages=zeros + [advantage] * job.new_tokens,
@@ -96,7 +96,8 @@ def seconds_to_first_result(model_name: str) -> float:
     return float(done.stdout.split()[-1])
 
 
-def _datum(tokens: list[int], **inputs: list[float]) -> types.Datum:
+def datum(tokens: list[int], **inputs: list[float]) -> types.Datum:
+    """Return a row of tokens in which each predicts the next."""
     arrays: dict[str, Any] = {
         name: np.asarray(values, np.float32) for name, values in inputs.items()
     }

@@ -7,11 +7,12 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cookbook.embedded import EmbeddedEngine
 from cookbook.errors import ServiceError
 from cookbook.models import DEFAULT_MODEL
+from cookbook.older_sdk import adapt
 
 if TYPE_CHECKING:
     import tinker
@@ -52,29 +53,30 @@ def connect(model_name: str = DEFAULT_MODEL) -> "tinker.ServiceClient":
 def _named_server(base_url: str, api_key: str, model_name: str) -> "tinker.ServiceClient":
     _spare_loopback_from_proxies(base_url)
     _probe(base_url)
-    import tinker  # here and below, because it takes seconds to import
-
     print(f"Using the server at {base_url} (TINKER_BASE_URL is set), model {model_name}.")
-    return tinker.ServiceClient(base_url=base_url, api_key=api_key)
+    return _client(base_url=base_url, api_key=api_key)
 
 
 def _hosted(api_key: str, model_name: str) -> "tinker.ServiceClient":
-    import tinker
-
     print(f"Using hosted Tinker (TINKER_API_KEY is set), model {model_name}.")
-    return tinker.ServiceClient(api_key=api_key)
+    return _client(api_key=api_key)
 
 
 def _embedded(model_name: str) -> "tinker.ServiceClient":
     engine = _living_engine(model_name)
     _spare_loopback_from_proxies(engine.base_url)
-    import tinker
-
     print(
         "Using the embedded engine on this machine (neither TINKER_BASE_URL nor TINKER_API_KEY is "
         f"set), model {model_name}."
     )
-    return tinker.ServiceClient(base_url=engine.base_url, api_key=engine.api_key)
+    return _client(base_url=engine.base_url, api_key=engine.api_key)
+
+
+def _client(**address: Any) -> "tinker.ServiceClient":
+    import tinker  # only here, because it takes seconds to import
+
+    adapt()
+    return tinker.ServiceClient(**address)
 
 
 def _living_engine(model_name: str) -> EmbeddedEngine:

@@ -263,6 +263,7 @@ def test_the_engine_does_not_outlive_a_killed_parent(tmp_path):
 def test_an_interrupt_of_the_parents_group_spares_the_engine(tmp_path):
     body = """
         try:
+            print("waiting", flush=True)
             time.sleep(60)
         except KeyboardInterrupt:
             time.sleep(0.5)
@@ -271,7 +272,7 @@ def test_an_interrupt_of_the_parents_group_spares_the_engine(tmp_path):
     with start_parent(tmp_path, body) as parent:
         assert parent.stdout
         pid = int(parent.stdout.readline())
-        time.sleep(0.3)
+        assert parent.stdout.readline().strip() == "waiting"
         os.killpg(parent.pid, signal.SIGINT)
         assert parent.stdout.readline().strip() == "True"
     assert eventually(lambda: not is_running(pid), within_s=5)

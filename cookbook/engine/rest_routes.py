@@ -145,7 +145,7 @@ class RestRoutes:
             self._copies[key] = self._copy(body)
         return JSONResponse({"tinker_path": self._copies[key]})
 
-    def _copy(self, body: types.CopyWeightsRequest) -> str:
+    def _copy(self, body: Any) -> str:  # a CopyWeightsRequest, which SDK 0.24 does not have
         check_ttl(body.ttl_seconds)
         store = self.backend.runtime.store
         source = store.read(parse_path(body.source_path))

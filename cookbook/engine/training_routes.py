@@ -45,7 +45,7 @@ class TrainingRoutes:
         body = parse(types.CreateModelRequest, await json_body(request))
         self.backend.sessions.hear(body.session_id)
         self.backend.check_base_model(body.base_model)
-        kind = getattr(body.optimizer_config, "type", "adamw")
+        kind = getattr(getattr(body, "optimizer_config", None), "type", "adamw")
         if kind != "adamw":
             raise UserError(f"optimizer is {kind!r}; this engine has adamw")
         lora = body.lora_config or types.LoraConfig(rank=32)
@@ -121,10 +121,12 @@ class TrainingRoutes:
 
         def work() -> dict[str, Any]:
             body = parse(types.OptimStepRequest, raw)
-            if not isinstance(body.optim_params, types.AdamParams):
+            sent: Any = body
+            params = sent.optim_params if hasattr(sent, "optim_params") else sent.adam_params
+            if not isinstance(params, types.AdamParams):
                 raise UserError("this engine's optimizer is adamw; send AdamParams")
             names = AdamSettings.__dataclass_fields__
-            settings = AdamSettings(**{name: getattr(body.optim_params, name) for name in names})
+            settings = AdamSettings(**{name: getattr(params, name) for name in names})
             return self.runtime.optim_step(body.model_id, settings)
 
         return self.backend.queue_ordered(_Addressed(raw), work)

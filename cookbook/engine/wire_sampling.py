@@ -190,8 +190,10 @@ def sample_reply(result: SampleResult, body: Mapping[str, Any]) -> bytes:
     return reply.SerializeToString()
 
 
-def _fill_topk(message: pb.TopkLogprobs, table: TopK) -> None:
-    message.length, message.k = table.tokens.shape
+def _fill_topk(message: Any, table: TopK) -> None:
+    rows, message.k = table.tokens.shape
+    # SDK 0.24 has another name for the same field of the same message.
+    setattr(message, "length" if hasattr(message, "length") else "prompt_length", rows)
     message.token_ids = table.tokens.astype("<i4").tobytes()
     logprobs = np.nan_to_num(table.logprobs, nan=MASKED_LOGPROB)
     message.logprobs = logprobs.astype("<f4").tobytes()

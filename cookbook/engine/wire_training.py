@@ -46,10 +46,11 @@ def training_data(
 
 def _loss_config(message: pb.ForwardBackwardRequest) -> dict[str, float]:
     """Return the configuration; where the newer map is set it holds, the older repeats a part."""
-    if not message.loss_fn_config_v2:
+    newer = getattr(message, "loss_fn_config_v2", None)  # SDK 0.24 has none
+    if not newer:
         return dict(message.loss_fn_config)
     config = {}
-    for key, value in message.loss_fn_config_v2.items():
+    for key, value in newer.items():
         if value.WhichOneof("value") != "number":
             raise UserError(f"loss_fn_config {key} is {value.text!r}; it must be a number")
         config[key] = value.number
