@@ -4,6 +4,7 @@ Owns: the one mapping from an exception to what the client reads.
 """
 
 import hmac
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from cookbook.engine.errors import NotFoundError, UserError
 
+log = logging.getLogger(__name__)
 MAX_BODY_BYTES = 64 * 1024 * 1024
 Handler = Callable[[Request], Awaitable[Response]]
 RouteTable = dict[tuple[str, str], Handler]  # by method, and path below /api/v1/
@@ -41,6 +43,9 @@ def guarded(handler: Handler, api_key: str, *, checks_size: bool = False) -> Han
             return problem(400, str(error))
         except ValidationError as error:
             return problem(422, _validation_text(error))
+        except Exception as error:  # a 500 would make the SDK ask again for minutes
+            log.exception("%s failed", request.url.path)
+            return problem(400, f"engine error: {type(error).__name__}: {error}")
 
     return answer
 

@@ -10,9 +10,14 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.testclient import TestClient
 from tinker.proto import tinker_public_pb2 as pb
 
-from cookbook.engine.http import MAX_BODY_BYTES
+from cookbook.engine.http import MAX_BODY_BYTES, guarded
 from cookbook.engine.server import application
 from tests.engine.processes import (
     EngineProcess,
@@ -248,6 +253,16 @@ def test_a_body_that_is_no_request_gets_a_4xx(http, route, content, message):
     answer = http.post(route, content=content)
     assert answer.status_code in (400, 404, 422)
     assert message in answer.json()["detail"]
+
+
+def test_a_fault_of_the_engine_is_told_at_once_and_not_as_a_500():
+    async def faulty(request: Request) -> Response:
+        raise ZeroDivisionError("by zero")
+
+    app = Starlette(routes=[Route("/", guarded(faulty, "key"))])
+    answer = TestClient(app).get("/", headers={"x-api-key": "key"})
+    assert answer.status_code == 400
+    assert answer.json()["detail"] == "engine error: ZeroDivisionError: by zero"
 
 
 def test_an_unknown_result_is_a_404(http):
