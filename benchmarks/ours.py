@@ -10,7 +10,7 @@ import numpy as np
 import tinker
 from tinker import types
 
-from benchmarks.workloads import Rows, Sampling, answers
+from benchmarks.workloads import Rows, Sampling
 from cookbook.service import connect
 
 RANK = 16
@@ -41,11 +41,7 @@ class Engine:
 
     def sample(self, job: Sampling) -> None:
         """Draw all samples; every request is in flight at once."""
-        settings = types.SamplingParams(max_tokens=job.new_tokens, stop=[])
-        waiting = [
-            self.sampler.sample(types.ModelInput.from_ints(prompt), job.copies, settings)
-            for prompt in job.prompts
-        ]
+        waiting = submit(self.sampler, job)
         for future in waiting:
             sequences = future.result().sequences
             assert [len(s.tokens) for s in sequences] == [job.new_tokens] * job.copies
@@ -60,11 +56,7 @@ class Engine:
 
     def reinforce(self, job: Sampling) -> None:
         """One step of reinforcement learning: sample, then train on what was sampled."""
-        settings = types.SamplingParams(max_tokens=job.new_tokens, stop=[])
-        waiting = [
-            self.sampler.sample(types.ModelInput.from_ints(prompt), job.copies, settings)
-            for prompt in job.prompts
-        ]
+        waiting = submit(self.sampler, job)
         data = []
         for prompt, future in zip(job.prompts, waiting, strict=True):
             for i, sequence in enumerate(future.result().sequences):
@@ -79,9 +71,14 @@ class Engine:
                 )
         _wait(self.run.forward_backward(data, "importance_sampling"), self.run.optim_step(ADAM))
 
-    def train_on_answers(self, job: Sampling) -> None:
-        """The training half of `reinforce` alone."""
-        self.train(answers(job))
+
+def submit(sampler: tinker.SamplingClient, job: Sampling) -> list[Any]:
+    """Return the futures of a job's requests, one a prompt."""
+    settings = types.SamplingParams(max_tokens=job.new_tokens, stop=[])
+    return [
+        sampler.sample(types.ModelInput.from_ints(prompt), job.copies, settings)
+        for prompt in job.prompts
+    ]
 
 
 def seconds_to_first_result(model_name: str) -> float:

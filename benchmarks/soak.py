@@ -12,10 +12,9 @@ from statistics import median
 
 import psutil
 import tinker
-from tinker import types
 
-from benchmarks.ours import ADAM, RANK, datum
-from benchmarks.workloads import Sampling, conversations, sampling
+from benchmarks.ours import ADAM, RANK, datum, submit
+from benchmarks.workloads import conversations, sampling
 from cookbook.embedded import EmbeddedEngine
 from cookbook.models import DEFAULT_MODEL
 
@@ -40,21 +39,13 @@ def one_round(engine: EmbeddedEngine, number: int) -> None:
                 for _ in range(2)
             ]
             sampler = run.save_weights_and_get_sampling_client().result()
-            waiting = [*_samples(sampler, job), *_samples(base, job)]
+            waiting = [*submit(sampler, job), *submit(base, job)]
             for future in [*sum(steps, ()), *waiting]:
                 future.result()
             for _ in range(2):
                 path = run.save_state("soak", overwrite=True).result().path
             service.create_training_client_from_state_with_optimizer(path).result()
             rest.delete_checkpoint_from_tinker_path(path).result()
-
-
-def _samples(client: tinker.SamplingClient, job: Sampling) -> list:
-    settings = types.SamplingParams(max_tokens=job.new_tokens, stop=[])
-    return [
-        client.sample(types.ModelInput.from_ints(prompt), job.copies, settings)
-        for prompt in job.prompts
-    ]
 
 
 def main() -> int:
@@ -71,8 +62,12 @@ def main() -> int:
         print(f"{passed:5.0f} s  round {len(measured):3d}  {measured[-1][1]:6.0f} MiB", flush=True)
     engine.stop()
     third = minutes * 60 / 3
-    before = median(size for at, size in measured if third <= at < 2 * third)
-    after = median(size for at, size in measured if at >= 2 * third)
+    middle = [size for at, size in measured if third <= at < 2 * third]
+    last = [size for at, size in measured if at >= 2 * third]
+    if not middle or not last:
+        print(f"{len(measured)} rounds are too few to compare; give more minutes than {minutes}")
+        return 1
+    before, after = median(middle), median(last)
     print(f"second third {before:.0f} MiB, last third {after:.0f} MiB, {len(measured)} rounds")
     return int(after > ALLOWED_GROWTH * before)
 

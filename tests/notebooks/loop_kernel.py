@@ -110,7 +110,7 @@ class LoopKernel(NotebookKernel):
         self.run(assignments(values))
         self.run(self.config)
 
-    def refuse_other_settings(self, folder: Path, message: str) -> None:
+    def assert_other_settings_refused(self, folder: Path, message: str) -> None:
         """Assert that a finished run's folder is refused with another rate, and left as it is."""
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
         with pytest.raises(AssertionError, match=message):

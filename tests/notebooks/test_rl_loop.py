@@ -95,7 +95,7 @@ def test_killed_kernel_and_a_new_session_end_the_same(
 def test_folder_of_a_run_with_other_settings_is_refused(
     kernel: LoopKernel, reference: Path
 ) -> None:
-    kernel.refuse_other_settings(reference, r"holds a run with .*'learning_rate': 0\.001")
+    kernel.assert_other_settings_refused(reference, r"holds a run with .*'learning_rate': 0\.001")
 
 
 ANSWERS = {

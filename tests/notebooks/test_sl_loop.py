@@ -84,7 +84,7 @@ def test_killed_kernel_and_a_new_session_end_the_same(
 def test_folder_of_a_run_with_other_settings_is_refused(
     kernel: LoopKernel, reference: Path
 ) -> None:
-    kernel.refuse_other_settings(reference, r'holds another run.*"learning_rate": 0\.00\d')
+    kernel.assert_other_settings_refused(reference, r'holds another run.*"learning_rate": 0\.00\d')
 
 
 ANSWERS = {
