@@ -14,6 +14,7 @@ loading it training goes on at exactly that step, and `rewind(step)` drops what 
 
 from cookbook.runlog.folder import read_config, read_facts, unique_log_path
 from cookbook.runlog.log import RunLog, read_checkpoints, read_metrics
+from cookbook.runlog.timing import timed
 
 __all__ = [
     "RunLog",
@@ -21,5 +22,6 @@ __all__ = [
     "read_config",
     "read_facts",
     "read_metrics",
+    "timed",
     "unique_log_path",
 ]

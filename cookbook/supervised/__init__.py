@@ -3,14 +3,7 @@
 from cookbook.supervised.config import Config, learning_rate_multiplier
 from cookbook.supervised.datums import build_datums, datum_from_tokens
 from cookbook.supervised.evaluation import Evaluation, evaluate_nll, weighted_nll
-from cookbook.supervised.trainer import (
-    Result,
-    save_checkpoint,
-    start_client,
-    total_steps,
-    train,
-    train_step,
-)
+from cookbook.supervised.trainer import Result, total_steps, train, train_step
 
 __all__ = [
     "Config",
@@ -20,8 +13,6 @@ __all__ = [
     "datum_from_tokens",
     "evaluate_nll",
     "learning_rate_multiplier",
-    "save_checkpoint",
-    "start_client",
     "total_steps",
     "train",
     "train_step",

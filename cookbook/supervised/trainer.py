@@ -8,8 +8,7 @@ there lets a checkpoint contain a step too many.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,17 @@ from typing import Any
 import tinker
 from renderers import Renderer
 
+from cookbook.checkpointing import is_finished, save_checkpoint, start_client
 from cookbook.data import Batches, load_train_and_test
-from cookbook.errors import ServiceError
+from cookbook.interrupt import StopRequest, deferred_interrupt
 from cookbook.rendering import get_renderer
 from cookbook.rows import Conversation
-from cookbook.runlog import RunLog, read_metrics
+from cookbook.runlog import RunLog, read_metrics, timed
 from cookbook.service import connect
 from cookbook.supervised.config import Config, learning_rate_multiplier
 from cookbook.supervised.datums import build_datums
 from cookbook.supervised.evaluation import evaluate_nll, weighted_nll
-from cookbook.supervised.interrupt import StopRequest, deferred_interrupt
 
-CHECKPOINT_TTL_S = 7 * 24 * 3600
 Metrics = dict[str, Any]
 OnStep = Callable[[Mapping[str, Any]], None]
 
@@ -102,40 +100,18 @@ def train(
             print(f"The run in {log.path} is finished already; nothing is trained.")
             return read_result(log)
         train_rows, test_rows = load_train_and_test(config.dataset, config.n_test, config.seed)
-        client, first_step = start_client(service or connect(config.model_name), config, log)
+        client, first_step = start_client(
+            service or connect(config.model_name),
+            log,
+            model_name=config.model_name,
+            lora_rank=config.lora_rank,
+            seed=config.seed,
+        )
         job = _prepare(config, log, client, train_rows, test_rows, on_step)
         with deferred_interrupt() as stop:
             _run_steps(job, first_step, stop)
             _finish(job)
         return read_result(log)
-
-
-def start_client(service: Any, config: Config, log: RunLog) -> tuple[Any, int]:
-    """Return (training client, steps it has had): from the last checkpoint, else a fresh adapter.
-
-    Metrics beyond that step are dropped from the log; the loop is about to write them again.
-
-    Raises:
-        ServiceError: the server does not have the checkpoint.
-    """
-    checkpoint = log.last_checkpoint()
-    if checkpoint is None:
-        log.rewind(0)
-        created = service.create_lora_training_client(
-            config.model_name, rank=config.lora_rank, seed=config.seed
-        )
-        return _ready(created), 0
-    path = checkpoint["state_path"]
-    try:
-        client = _ready(service.create_training_client_from_state_with_optimizer(path))
-    except (tinker.APIStatusError, tinker.RequestFailedError) as error:
-        raise ServiceError(
-            f"The server cannot load {path} to go on after step {checkpoint['step']}: {error}. "
-            "Checkpoints live for 7 days on the server that made them. Use that server, or pass "
-            "if_exists='overwrite' to start anew."
-        ) from error
-    log.rewind(checkpoint["step"])
-    return client, checkpoint["step"]
 
 
 def train_step(client: Any, datums: Sequence[tinker.Datum], learning_rate: float) -> Metrics:
@@ -158,33 +134,10 @@ def train_step(client: Any, datums: Sequence[tinker.Datum], learning_rate: float
     }
 
 
-def save_checkpoint(client: Any, log: RunLog, step: int, final: bool = False) -> None:
-    """Save the weights after `step` optimiser steps and record them once the server has them.
-
-    Periodic checkpoints (state only) expire after 7 days; the final one (state and sampler weights)
-    stays.
-    """
-    name = "final" if final else f"{step:06d}"
-    state = client.save_state(name, ttl_seconds=None if final else CHECKPOINT_TTL_S)
-    sampler = client.save_weights_for_sampler(name) if final else None
-    log.save_checkpoint(
-        name,
-        step,
-        state_path=state.result().path,
-        sampler_path=sampler.result().path if sampler else None,
-        final=final or None,
-    )
-
-
 def total_steps(config: Config, n_rows: int) -> int:
     """Return the optimiser steps of a run on n_rows training conversations."""
     in_epochs = config.num_epochs * Batches(n_rows, config.batch_size, 0).steps_per_epoch
     return min(in_epochs, config.max_steps or in_epochs)
-
-
-def is_finished(log: RunLog) -> bool:
-    """Return whether the run has its final checkpoint."""
-    return bool((log.last_checkpoint() or {}).get("final"))
 
 
 def read_result(log: RunLog) -> Result:
@@ -266,7 +219,7 @@ def _one_step(job: _Job, step: int) -> Metrics:
 def _evaluate(job: _Job) -> Metrics:
     if not job.test_datums:
         return {}
-    with _timed("time/evaluation") as timing:
+    with timed("time/evaluation") as timing:
         evaluation = evaluate_nll(job.client, job.test_datums, job.tokenizer)
     return {**evaluation.metrics(), **timing}
 
@@ -282,16 +235,3 @@ def _finish(job: _Job) -> None:
 def _report(job: _Job, step: int, metrics: Metrics) -> None:
     job.log.log(step, metrics)
     job.on_step({"step": step, **metrics})
-
-
-@contextmanager
-def _timed(name: str) -> Iterator[Metrics]:
-    timing: Metrics = {}
-    started = time.perf_counter()
-    yield timing
-    timing[name] = time.perf_counter() - started
-
-
-def _ready(created: Any) -> Any:
-    """Return the client: SDK 0.38 gives a future of it, 0.24 the client itself."""
-    return created.result() if hasattr(created, "result") else created
