@@ -1,13 +1,33 @@
-"""Where a run's weights come from and go to: start, resume, save. Shared by all trainers."""
+"""Where a run's weights come from and go to: start, resume, save, result. For all trainers."""
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import tinker
 
 from cookbook.errors import ServiceError
-from cookbook.runlog import RunLog
+from cookbook.runlog import RunLog, read_metrics
 
 CHECKPOINT_TTL_S = 7 * 24 * 3600
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A finished run."""
+
+    log_path: Path
+    """Its folder: metrics, checkpoints, settings."""
+    n_steps: int
+    """Optimiser steps taken."""
+    before: dict[str, Any]
+    """First evaluation, all `test/` metrics of it; empty without held-out data."""
+    after: dict[str, Any]
+    """Evaluation of the final weights."""
+    state_path: str
+    """Final weights and optimiser state on the server, for training on."""
+    sampler_path: str
+    """Final weights on the server, for sampling."""
 
 
 def start_client(
@@ -72,6 +92,22 @@ def save_checkpoint(client: Any, log: RunLog, step: int, final: bool = False) ->
 def is_finished(log: RunLog) -> bool:
     """Return whether the run has its final checkpoint."""
     return bool((log.last_checkpoint() or {}).get("final"))
+
+
+def read_result(log: RunLog) -> Result:
+    """Return the result of a finished run from its folder."""
+    final = log.last_checkpoint() or {}
+    lines = read_metrics(log.path)
+    tests = [{k: v for k, v in line.items() if k.startswith("test/")} for line in lines]
+    evaluations = [evaluation for evaluation in tests if evaluation]
+    return Result(
+        log_path=log.path,
+        n_steps=final["step"],
+        before=evaluations[0] if evaluations else {},
+        after=evaluations[-1] if evaluations else {},
+        state_path=final["state_path"],
+        sampler_path=final["sampler_path"],
+    )
 
 
 def ready(created: Any) -> Any:

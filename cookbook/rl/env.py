@@ -5,6 +5,7 @@ with the next messages. It knows nothing of tokens, prompts or servers; `cookboo
 it. Letters: P problems in a step, G episodes of each.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -112,3 +113,14 @@ class Task:
                     "between all problems, held-out ones included, or they would not be held out."
                 )
             seen.add(problem.name)
+
+    def describe(self) -> dict[str, str | int]:
+        """Return what tells this task from another one; a run is only resumed with the same."""
+        names = "\n".join(problem.name for problem in [*self.train, *self.test])
+        digest = hashlib.sha256(names.encode()).hexdigest()[:16]
+        return {
+            "name": self.name,
+            "n_train": len(self.train),
+            "n_test": len(self.test),
+            "problems": digest,
+        }

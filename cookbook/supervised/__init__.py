@@ -1,9 +1,10 @@
 """Supervised training on conversations: settings, examples, evaluation, and the trainer."""
 
+from cookbook.checkpointing import Result
 from cookbook.supervised.config import Config, learning_rate_multiplier
 from cookbook.supervised.datums import build_datums, datum_from_tokens
 from cookbook.supervised.evaluation import Evaluation, evaluate_nll, weighted_nll
-from cookbook.supervised.trainer import Result, total_steps, train, train_step
+from cookbook.supervised.trainer import total_steps, train, train_step
 
 __all__ = [
     "Config",

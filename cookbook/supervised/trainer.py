@@ -10,18 +10,17 @@ there lets a checkpoint contain a step too many.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import tinker
 from renderers import Renderer
 
-from cookbook.checkpointing import is_finished, save_checkpoint, start_client
+from cookbook.checkpointing import Result, is_finished, read_result, save_checkpoint, start_client
 from cookbook.data import Batches, load_train_and_test
 from cookbook.interrupt import StopRequest, deferred_interrupt
 from cookbook.rendering import get_renderer
 from cookbook.rows import Conversation
-from cookbook.runlog import RunLog, read_metrics, timed
+from cookbook.runlog import RunLog, timed
 from cookbook.service import connect
 from cookbook.supervised.config import Config, learning_rate_multiplier
 from cookbook.supervised.datums import build_datums
@@ -29,24 +28,6 @@ from cookbook.supervised.evaluation import evaluate_nll, weighted_nll
 
 Metrics = dict[str, Any]
 OnStep = Callable[[Mapping[str, Any]], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """A finished run."""
-
-    log_path: Path
-    """Its folder: metrics, checkpoints, settings."""
-    n_steps: int
-    """Optimiser steps taken."""
-    before: Metrics
-    """First evaluation ("test/nll", "test/nll_margin", "test/bpb"); empty without test rows."""
-    after: Metrics
-    """Evaluation of the final weights."""
-    state_path: str
-    """Final weights and optimiser state on the server, for training on."""
-    sampler_path: str
-    """Final weights on the server, for sampling."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,24 +119,6 @@ def total_steps(config: Config, n_rows: int) -> int:
     """Return the optimiser steps of a run on n_rows training conversations."""
     in_epochs = config.num_epochs * Batches(n_rows, config.batch_size, 0).steps_per_epoch
     return min(in_epochs, config.max_steps or in_epochs)
-
-
-def read_result(log: RunLog) -> Result:
-    """Return the result of a finished run from its folder."""
-    final = log.last_checkpoint() or {}
-    evaluations = [
-        {name: value for name, value in line.items() if name.startswith("test/")}
-        for line in read_metrics(log.path)
-        if "test/nll" in line
-    ]
-    return Result(
-        log_path=log.path,
-        n_steps=final["step"],
-        before=evaluations[0] if evaluations else {},
-        after=evaluations[-1] if evaluations else {},
-        state_path=final["state_path"],
-        sampler_path=final["sampler_path"],
-    )
 
 
 def _prepare(

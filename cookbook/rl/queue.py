@@ -1,0 +1,44 @@
+"""Rollouts ahead of training, by a bounded number of steps.
+
+With staleness 0 a step samples from the weights it then trains. With k, the rollouts of step s are
+started when the weights have had s - k updates, so that sampling and training overlap; a step
+never trains on samples older than k. Each step's staleness is thus the same in every run. *Left
+out* compared with queues that hand over whatever is ready first: freshness would then depend on
+which environments happen to be fast.
+"""
+
+from collections import deque
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any
+
+from cookbook.rl.background import Background
+from cookbook.rl.episodes import Group
+
+Start = Callable[[int], Coroutine[Any, Any, list[Group]]]
+"""From a step's number to its rollouts, played by the weights of now."""
+
+
+class RolloutQueue:
+    """The rollouts of the steps from `first_step` on, in order."""
+
+    def __init__(self, start: Start, first_step: int, n_steps: int, max_staleness: int) -> None:
+        self._start, self._n_steps, self._ahead = start, n_steps, max_staleness
+        self._background = Background()
+        self._next = first_step
+        self._pending: deque[tuple[int, Future[list[Group]]]] = deque()
+
+    def take(self, step: int) -> tuple[list[Group], int]:
+        """Return the rollouts of `step`, and how many updates ago their weights were current.
+
+        Call it once for each step, when the weights have had exactly `step` updates.
+        """
+        while self._next <= min(step + self._ahead, self._n_steps - 1):
+            self._pending.append((step, self._background.submit(self._start(self._next))))
+            self._next += 1
+        sampled_at, rollouts = self._pending.popleft()
+        return rollouts.result(), step - sampled_at
+
+    def close(self) -> None:
+        """Give up what is still being played."""
+        self._background.close()

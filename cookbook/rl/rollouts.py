@@ -1,0 +1,202 @@
+"""Rollouts: many environments played at once against one sampler.
+
+Two promises. What was sampled is never tokenised again: the next prompt is made of the very tokens
+by the renderer's bridge. And an environment that fails or hangs costs its own episode only; a
+server that fails ends the rollout, as nothing could go on.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from renderers import Renderer
+
+from cookbook.rl.background import Background
+from cookbook.rl.env import Env, Problem, Reply, Step
+from cookbook.rl.episodes import Ending, Episode, Group, Turn
+from cookbook.rl.shared_prompts import SharedPrompts
+from cookbook.rows import Message
+
+OnGroup = Callable[[int, int], None]
+"""Called as groups end: how many have, of how many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Player:
+    """How episodes are played, whichever weights play them."""
+
+    renderer: Renderer
+    max_tokens: int
+    """Longest reply, in tokens."""
+    temperature: float = 1.0
+    """Training needs 1: the reported log-probabilities are those at 1."""
+    max_turns: int = 16
+    """Replies after which an episode is cut off."""
+    max_episode_tokens: int = 8192
+    """Prompt and reply together; an episode whose next turn would not fit is cut off."""
+    env_timeout_s: float = 120.0
+    """Longest one call of an environment may take; then its episode counts as failed."""
+    groups_at_once: int = 256
+    """Bounds what is in flight. Whole groups, because players of one game wait for each other."""
+
+
+def play(
+    player: Player,
+    sampler: Any,
+    problems: Sequence[Problem],
+    group_size: int,
+    seed_key: str,
+    on_group: OnGroup | None = None,
+) -> list[Group]:
+    """Return a group of episodes for each problem (P), played all at once.
+
+    Args:
+        player: how to play.
+        sampler: the weights that play, a sampling client.
+        problems: may repeat.
+        group_size: G, episodes of each.
+        seed_key: the same key, weights and problems give the same samples on the embedded engine,
+            as long as environments do not depend on time; use a key for each step.
+        on_group: told of progress.
+    """
+    with Background() as background:
+        playing = play_async(player, sampler, problems, group_size, seed_key, on_group)
+        return background.submit(playing).result()
+
+
+async def play_async(
+    player: Player,
+    sampler: Any,
+    problems: Sequence[Problem],
+    group_size: int,
+    seed_key: str,
+    on_group: OnGroup | None = None,
+) -> list[Group]:
+    """Return what `play` does, on the caller's event loop."""
+    places, ended = asyncio.Semaphore(player.groups_at_once), 0
+
+    async def one(index: int, problem: Problem) -> Group:
+        nonlocal ended
+        async with places:
+            key = f"{seed_key} {index} {problem.name}"
+            group = await _play_group(player, sampler, problem, group_size, key)
+        ended += 1
+        if on_group:
+            on_group(ended, len(problems))
+        return group
+
+    return await _all([one(i, problem) for i, problem in enumerate(problems)])
+
+
+async def _play_group(player: Player, client: Any, problem: Problem, size: int, key: str) -> Group:
+    sampler = SharedPrompts(player.renderer, client, player.max_tokens, player.temperature, key)
+    try:
+        envs = problem.make_envs(size)
+    except Exception as error:
+        return Group(problem=problem, episodes=[], failures=[_told(error)] * size)
+    played = await _all([_play_or_fail(player, sampler, env) for env in envs])
+    episodes = [outcome for outcome in played if isinstance(outcome, Episode)]
+    failures = [outcome for outcome in played if isinstance(outcome, str)]
+    try:
+        replies = [[turn.reply for turn in episode.turns] for episode in episodes]
+        added = await _env_call(player, problem.group_rewards(replies))
+        episodes = [
+            replace(episode, group_reward=float(more))
+            for episode, more in zip(episodes, added, strict=True)
+        ]
+    except _EnvFailure as failure:
+        episodes, failures = [], [*failures, *([str(failure)] * len(episodes))]
+    return Group(problem=problem, episodes=episodes, failures=failures)
+
+
+async def _play_or_fail(player: Player, sampler: SharedPrompts, env: Env) -> Episode | str:
+    try:
+        return await _play_env(player, sampler, env)
+    except _EnvFailure as failure:
+        return str(failure)
+
+
+async def _play_env(player: Player, sampler: SharedPrompts, env: Env) -> Episode:
+    renderer, tools = player.renderer, getattr(env, "tools", None)
+    messages: list[Any] = list(await _env_call(player, env.start()))
+    prompt = renderer.render_ids(messages, tools=tools, add_generation_prompt=True)
+    turns: list[Turn] = []
+    while True:
+        sequence = await sampler.sample(prompt)
+        reply = _reply(renderer, prompt, sequence, tools)
+        step: Step = await _env_call(player, env.step(reply))
+        turns.append(
+            Turn(
+                prompt=prompt,
+                tokens=list(sequence.tokens),
+                logprobs=list(sequence.logprobs),
+                reply=reply,
+                reward=float(step.reward),
+                metrics=step.metrics,
+            )
+        )
+        messages += [reply.message, *step.messages]
+        if step.done or len(turns) == player.max_turns:
+            ending: Ending = "done" if step.done else "max_turns"
+            return Episode(messages=messages, turns=turns, ending=ending)
+        prompt = _next_prompt(renderer, turns[-1], messages, list(step.messages), tools)
+        if len(prompt) + player.max_tokens > player.max_episode_tokens:
+            return Episode(messages=messages, turns=turns, ending="max_tokens")
+
+
+def _reply(renderer: Renderer, prompt: list[int], sequence: Any, tools: Any) -> Reply:
+    tokens = list(sequence.tokens)
+    parsed = renderer.parse_response(tokens, tools=tools, prompt_ids=prompt)
+    message: Message = {"role": "assistant", "content": parsed.content or ""}
+    if parsed.reasoning_content:
+        message["reasoning_content"] = parsed.reasoning_content
+    if parsed.tool_calls:
+        message["tool_calls"] = parsed.tool_calls
+    return Reply(message=message, finished=sequence.stop_reason == "stop", n_tokens=len(tokens))
+
+
+def _next_prompt(
+    renderer: Renderer,
+    turn: Turn,
+    messages: list[Any],
+    new: list[Any],
+    tools: Any,
+) -> list[int]:
+    """Return the next turn's prompt: the same tokens continued, or where that cannot be, anew."""
+    bridged = renderer.bridge_to_next_turn(list(turn.prompt), list(turn.tokens), new, tools=tools)
+    if bridged is not None:
+        return bridged.token_ids
+    return renderer.render_ids(messages, tools=tools, add_generation_prompt=True)
+
+
+class _EnvFailure(Exception):
+    """An environment raised or took too long; the text says which."""
+
+
+async def _env_call(player: Player, call: Any) -> Any:
+    limit = asyncio.timeout(player.env_timeout_s)
+    try:
+        async with limit:
+            return await call
+    except TimeoutError as error:
+        if not limit.expired():
+            raise _EnvFailure(_told(error)) from error
+        raise _EnvFailure(f"timeout: no answer within {player.env_timeout_s:g} s") from error
+    except Exception as error:
+        raise _EnvFailure(_told(error)) from error
+
+
+def _told(error: Exception) -> str:
+    return f"error: {type(error).__name__}: {error}"
+
+
+async def _all(coroutines: Sequence[Any]) -> list[Any]:
+    """Return all results in order; the first error cancels the rest and is raised as it is."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        raise

@@ -1,0 +1,282 @@
+"""The trainer: sample, reward, advantage, datum, loss, step; again.
+
+As in the supervised trainer a checkpoint holds exactly the steps it names, and a step's problems
+and seeds follow from its number: a resumed run repeats the interrupted step, and on a server whose
+sampling is reproducible it ends as if nothing had happened. (With `max_staleness` the rollouts in
+flight are lost and played again by the weights of the checkpoint.)
+"""
+
+import time
+import warnings
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import tinker
+
+from cookbook.checkpointing import (
+    Result,
+    is_finished,
+    read_result,
+    ready,
+    save_checkpoint,
+    start_client,
+)
+from cookbook.data import Batches
+from cookbook.interrupt import StopRequest, deferred_interrupt
+from cookbook.rendering import get_renderer
+from cookbook.rl.advantages import group_advantages
+from cookbook.rl.background import Background
+from cookbook.rl.config import Config
+from cookbook.rl.datums import Row, group_rows
+from cookbook.rl.env import Problem, Task
+from cookbook.rl.episodes import Group
+from cookbook.rl.evaluation import evaluate
+from cookbook.rl.kl import penalise_distance, reference_logprobs
+from cookbook.rl.metrics import episode_metrics, sampler_entropy
+from cookbook.rl.queue import RolloutQueue
+from cookbook.rl.rollouts import OnGroup, Player, play_async
+from cookbook.rl.storage import store_rollouts
+from cookbook.rl.update import train_step
+from cookbook.runlog import RunLog, timed
+from cookbook.service import connect
+
+Metrics = dict[str, Any]
+OnStep = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(kw_only=True)
+class _Job:
+    """What the loop works with."""
+
+    config: Config
+    task: Task
+    log: RunLog
+    client: Any
+    player: Player
+    reference: Any
+    batches: Batches
+    on_step: OnStep
+    on_group: OnGroup | None
+    newest_sampler: Any = None
+
+    def renew_sampler(self) -> None:
+        """Make a sampling client of the weights of now."""
+        self.newest_sampler = ready(self.client.save_weights_and_get_sampling_client())
+
+    def problems(self, step: int) -> list[Problem]:
+        """Return the problems (P) of a step."""
+        return [self.task.train[index] for index in self.batches[step]]
+
+
+def print_step(metrics: Mapping[str, Any]) -> None:
+    """Print one line for each step."""
+    names = {"reward": "env/all/reward/total", "held out": "test/env/all/reward/total"}
+    shown = [f"{label} {metrics[name]:.3f}" for label, name in names.items() if name in metrics]
+    done = metrics["progress/done_frac"]
+    print(f"step {metrics['step']:>5}  {done:>4.0%}  {'  '.join(shown)}", flush=True)
+
+
+def train(
+    config: Config,
+    task: Task,
+    service: tinker.ServiceClient | None = None,
+    on_step: OnStep = print_step,
+    on_group: OnGroup | None = None,
+) -> Result:
+    """Train, evaluate and save as the config says; resume a run that is already at its log path.
+
+    Args:
+        config: all settings.
+        task: problems to train on, and others to evaluate on.
+        service: from `cookbook.service.connect`, which is called if it is missing.
+        on_step: called with the metrics of each step, "step" included, and of the last evaluation.
+        on_group: called as the groups of a step end, with how many have and of how many.
+    Raises:
+        ConfigError: settings that do not fit the task, or the run that is already there.
+        ServiceError: no server, or it no longer has the checkpoint to resume from.
+        KeyboardInterrupt: after the step in flight was finished and saved.
+    """
+    with RunLog.open(
+        config.log_path,
+        asdict(config) | {"task": task.describe()},
+        name=f"rl-{config.dataset}",
+        if_exists=config.if_exists,
+        wandb_project=config.wandb_project,
+        wandb_name=config.wandb_name,
+    ) as log:
+        if is_finished(log):
+            print(f"The run in {log.path} is finished already; nothing is trained.")
+            return read_result(log)
+        service = service or connect(config.model_name)
+        client, first_step = start_client(
+            service,
+            log,
+            model_name=config.model_name,
+            lora_rank=config.lora_rank,
+            seed=config.seed,
+            start_from=config.start_from,
+        )
+        job = _Job(
+            config=config,
+            task=task,
+            log=log,
+            client=client,
+            player=make_player(config, client.get_tokenizer()),
+            reference=_reference(service, config),
+            batches=Batches(len(task.train), config.prompts_per_step, config.seed),
+            on_step=on_step,
+            on_group=on_group,
+        )
+        with deferred_interrupt() as stop:
+            _run_steps(job, first_step, stop)
+            _finish(job)
+        return read_result(log)
+
+
+def make_player(config: Config, tokenizer: Any) -> Player:
+    """Return the player that a run with these settings uses."""
+    return Player(
+        renderer=get_renderer(tokenizer, config.model_name),
+        max_tokens=config.max_tokens,
+        max_turns=config.max_turns,
+        env_timeout_s=config.env_timeout_s,
+    )
+
+
+def _reference(service: Any, config: Config) -> Any:
+    if not config.kl_coef:
+        return None
+    if config.kl_reference:
+        return ready(service.create_sampling_client(model_path=config.kl_reference))
+    return ready(service.create_sampling_client(base_model=config.model_name))
+
+
+def _run_steps(job: _Job, first_step: int, stop: StopRequest) -> None:
+    config = job.config
+    queue = RolloutQueue(
+        lambda step: _rollouts(job, step), first_step, config.max_steps, config.max_staleness
+    )
+    try:
+        for step in range(first_step, config.max_steps):
+            _report(job, step, _one_step(job, queue, step))
+            done = step + 1
+            if done == config.max_steps:
+                return  # the final checkpoint comes next
+            if stop.requested or (config.save_every and done % config.save_every == 0):
+                save_checkpoint(job.client, job.log, done)
+            if stop.requested:
+                print(
+                    f"Interrupted after step {done} of {config.max_steps}, which is saved. To go "
+                    f"on, run this again with log_path={str(job.log.path)!r} and "
+                    "if_exists='resume'."
+                )
+                raise KeyboardInterrupt
+    finally:
+        queue.close()
+
+
+def _rollouts(job: _Job, step: int) -> Coroutine[Any, Any, list[Group]]:
+    """Return the rollouts of a step, to be played by the weights of now."""
+    key = f"{job.config.seed} train {step}"
+    sampler, size = job.newest_sampler, job.config.group_size
+    return play_async(job.player, sampler, job.problems(step), size, key, job.on_group)
+
+
+def _one_step(job: _Job, queue: RolloutQueue, step: int) -> Metrics:
+    config, started = job.config, time.perf_counter()
+    job.renew_sampler()
+    metrics: Metrics = {
+        "progress/batch": step,
+        "progress/done_frac": step / config.max_steps,
+        "optim/lr": config.learning_rate,
+    }
+    if step == 0 or (config.eval_every and step % config.eval_every == 0):
+        metrics |= _evaluate(job, step)
+    with timed("time/sampling") as sampling:
+        groups, staleness = queue.take(step)
+    advantages = group_advantages([group.rewards for group in groups], config.baseline)
+    store_rollouts(
+        job.log.path, "train", step, groups[: config.keep_groups], advantages[: config.keep_groups]
+    )
+    _warn_of_failures(groups)
+    with timed("time/training") as training:
+        metrics |= _update(job, groups, advantages)
+    metrics |= episode_metrics(groups)
+    metrics |= {"optim/entropy": sampler_entropy(groups), "optim/staleness": staleness}
+    return {**metrics, **sampling, **training, "time/total": time.perf_counter() - started}
+
+
+def _update(job: _Job, groups: Sequence[Group], advantages: Sequence[np.ndarray]) -> Metrics:
+    """Train on the groups that teach; without any the step is skipped."""
+    config, metrics = job.config, Metrics()
+    keep = config.kl_coef > 0
+    found = [group_rows(g, a, keep) for g, a in zip(groups, advantages, strict=True)]
+    rows_by_group = [rows for rows in found if rows]
+    metrics["num_sequences"] = sum(map(len, rows_by_group))
+    metrics["num_tokens"] = sum(len(row.tokens) for rows in rows_by_group for row in rows)
+    if not rows_by_group:
+        return metrics
+    if config.kl_coef:
+        rows_by_group, metrics["kl_policy_base"] = _penalised(job, rows_by_group)
+    return metrics | train_step(
+        job.client,
+        rows_by_group,
+        config.learning_rate,
+        config.loss_fn,
+        config.loss_fn_config,
+        config.substeps,
+    )
+
+
+def _penalised(job: _Job, rows_by_group: list[list[Row]]) -> tuple[list[list[Row]], float]:
+    rows = [row for group in rows_by_group for row in group]
+    with Background() as background:
+        reference = background.submit(reference_logprobs(job.reference, rows)).result()
+    edited, distance = penalise_distance(
+        rows, reference, job.config.kl_coef, job.config.kl_discount
+    )
+    left = iter(edited)
+    return [[next(left) for _ in group] for group in rows_by_group], distance
+
+
+def _evaluate(job: _Job, step: int) -> Metrics:
+    if not job.task.test:
+        return {}
+    config = job.config
+    with timed("time/evaluation") as timing:
+        evaluation = evaluate(
+            job.player,
+            job.newest_sampler,
+            job.task.test,
+            config.test_samples,
+            f"{config.seed} test",  # the same seeds each time: what changes is the policy
+        )
+    store_rollouts(job.log.path, "test", step, evaluation.groups[: config.keep_groups])
+    return {**evaluation.metrics(), **timing}
+
+
+def _finish(job: _Job) -> None:
+    """Evaluate the final weights, then save them: a run with a final checkpoint is complete."""
+    job.renew_sampler()
+    final = _evaluate(job, job.config.max_steps)
+    if final:
+        _report(job, job.config.max_steps, {"progress/done_frac": 1.0, **final})
+    save_checkpoint(job.client, job.log, job.config.max_steps, final=True)
+
+
+def _report(job: _Job, step: int, metrics: Metrics) -> None:
+    job.log.log(step, metrics)
+    job.on_step({"step": step, **metrics})
+
+
+def _warn_of_failures(groups: Sequence[Group]) -> None:
+    failures = [(group.problem.name, why) for group in groups for why in group.failures]
+    if failures:
+        name, why = failures[0]
+        warnings.warn(
+            f"{len(failures)} episodes failed and are left out, the first of problem {name!r}: "
+            f"{why}",
+            stacklevel=2,
+        )
