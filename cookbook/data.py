@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
 
 from cookbook.errors import ConfigError, DataError
 from cookbook.rows import (
@@ -21,6 +20,7 @@ from cookbook.rows import (
     Row,
     RowMapper,
     check_conversation,
+    load_from_hub,
     read_rows,
     reasoning_messages,
     standard_messages,
@@ -193,17 +193,9 @@ def _conversations(rows: Iterable[tuple[str, Row]], to_messages: RowMapper) -> l
 
 
 def _hub_rows(source: str, split: str, hub_set: HubSet) -> Iterator[tuple[str, Row]]:
-    import datasets
-
     carve = hub_set.n_carved and split in ("train", "test")
-    try:
-        rows: Any = datasets.load_dataset(source, split="train" if carve else split)
-    except (OSError, ValueError) as error:  # unreachable hub, unknown name, unknown split
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise DataError(
-            f"Cannot load {source!r}, split {split!r}, from the hub ({reason}). "
-            f"Without a network use {BUNDLED!r} or the path of a local .jsonl or .parquet file."
-        ) from error
+    local = f"{BUNDLED!r} or the path of a local .jsonl or .parquet file"
+    rows = load_from_hub(source, "train" if carve else split, instead=local)
     if carve:
         shuffled = rows.shuffle(seed=0)
         bounds = (0, hub_set.n_carved) if split == "test" else (hub_set.n_carved, len(shuffled))

@@ -39,6 +39,30 @@ def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
     return _read_parquet(path) if path.suffix == ".parquet" else _read_jsonl(path)
 
 
+def load_from_hub(source: str, split: str, config: str | None = None, *, instead: str) -> Any:
+    """Return a split of a data set on the hub, a `datasets.Dataset`.
+
+    Args:
+        source: hub id, "owner/name".
+        split: one of its splits.
+        config: one of its configurations, where it has several.
+        instead: what to use without a network, for the error's text.
+    Raises:
+        DataError: the hub can't be reached, or knows no such set, configuration or split.
+    """
+    import datasets
+
+    configs = () if config is None else (config,)
+    try:
+        return datasets.load_dataset(source, *configs, split=split)
+    except (OSError, ValueError) as error:  # unreachable hub, unknown name, unknown split
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise DataError(
+            f"Cannot load {source!r}, split {split!r}, from the hub ({reason}). "
+            f"Without a network use {instead}."
+        ) from error
+
+
 def check_conversation(messages: Any) -> Conversation:
     """Return `messages` as plain dictionaries, fields that are None left out.
 
@@ -79,8 +103,8 @@ def prompt_and_answer(prompt_field: str, answer_field: str) -> RowMapper:
 
     def to_messages(row: Row) -> Conversation:
         return [
-            {"role": "user", "content": _text(row, prompt_field)},
-            {"role": "assistant", "content": _text(row, answer_field)},
+            {"role": "user", "content": text_field(row, prompt_field)},
+            {"role": "assistant", "content": text_field(row, answer_field)},
         ]
 
     return to_messages
@@ -94,8 +118,8 @@ def reasoning_messages(row: Row) -> Conversation:
     """
     if "deepseek_thinking_trajectory" in row:
         thinking, answer = (
-            _text(row, "deepseek_thinking_trajectory"),
-            _text(row, "deepseek_attempt"),
+            text_field(row, "deepseek_thinking_trajectory"),
+            text_field(row, "deepseek_attempt"),
         )
     else:
         trajectories = row.get("thinking_trajectories")
@@ -103,9 +127,9 @@ def reasoning_messages(row: Row) -> Conversation:
             raise FieldError(
                 "thinking_trajectories", f"expected a list of texts, got {_shown(trajectories)}."
             )
-        thinking, answer = trajectories[0], _text(row, "attempt")
+        thinking, answer = trajectories[0], text_field(row, "attempt")
     content = f"<think>\n{thinking.strip()}\n</think>\n\n{answer.strip()}"
-    question = {"role": "user", "content": _text(row, "question")}
+    question = {"role": "user", "content": text_field(row, "question")}
     return [question, {"role": "assistant", "content": content}]
 
 
@@ -151,7 +175,12 @@ def _check_message(message: Any, field: str) -> Message:
     return {key: value for key, value in message.items() if value is not None}
 
 
-def _text(row: Row, field: str) -> str:
+def text_field(row: Row, field: str) -> str:
+    """Return the text in a field of a row.
+
+    Raises:
+        FieldError: the field is missing, or holds no valid text.
+    """
     if field not in row:
         raise FieldError(field, f"it is missing, the row has {sorted(row)}. Name the right column.")
     _check_text(row[field], field)

@@ -23,8 +23,13 @@ def last_number(text: str) -> str | None:
         >>> last_number("It costs $1,234.50 in all.")
         '1234.50'
     """
-    numbers = _NUMBER.findall(plain_digits(text))
-    return numbers[-1].replace(",", "") if numbers else None
+    numbers = all_numbers(text)
+    return numbers[-1] if numbers else None
+
+
+def all_numbers(text: str) -> list[str]:
+    """Return the numbers of a text in their order, as digits without thousands separators."""
+    return [number.replace(",", "") for number in _NUMBER.findall(plain_digits(text))]
 
 
 def last_boxed(text: str) -> str | None:
