@@ -2,12 +2,14 @@
 
 from cookbook.analysis.compare import compare, comparison_figure
 from cookbook.analysis.diagnosis import signs_of_trouble
+from cookbook.analysis.glossary import METRICS, Metric
 from cookbook.analysis.intervals import mean_interval, wilson_interval
-from cookbook.analysis.metrics import METRICS, Metric, describe
+from cookbook.analysis.metrics import describe
 from cookbook.analysis.plots import finding, training_figure
 from cookbook.analysis.reference import reference_runs
 from cookbook.analysis.report import held_out_table, metric_table, report_text
 from cookbook.analysis.results import analyze, results_folder, save_results
+from cookbook.analysis.rollouts import read_rollouts, rollout_table
 from cookbook.analysis.run import Change, Run, Series, change, load_run, smooth
 from cookbook.analysis.style import alt_text, figure_style, label_ends, new_figure, show
 from cookbook.analysis.table import Table
@@ -33,9 +35,11 @@ __all__ = [
     "mean_interval",
     "metric_table",
     "new_figure",
+    "read_rollouts",
     "reference_runs",
     "report_text",
     "results_folder",
+    "rollout_table",
     "save_results",
     "show",
     "signs_of_trouble",

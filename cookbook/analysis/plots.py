@@ -213,8 +213,10 @@ def _finish(axes: Axes, series: Series, ylabel: str, labels: list[EndLabel]) -> 
 
 
 def _with_count(label: str, run: Run) -> str:
-    logged = run.series("test/num_sequences").finite.values
-    count = int(logged[-1]) if len(logged) else run.config.get("n_test")
+    names = ("test/num_sequences", "test/env/all/total_episodes")
+    logged = [run.series(name).finite.values for name in names]
+    counts = [int(values[-1]) for values in logged if len(values)]
+    count = counts[0] if counts else run.config.get("n_test")
     return f"{label}, n = {count}" if count else label
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from cookbook.analysis.diagnosis import signs_of_trouble
-from cookbook.analysis.metrics import describe
+from cookbook.analysis.metrics import UNKNOWN, describe
 from cookbook.analysis.plots import finding
 from cookbook.analysis.run import Run, change, slope
 from cookbook.analysis.table import Table
@@ -131,9 +131,7 @@ def _with_interval(value: float, low: float, high: float, step: float) -> str:
 
 def _glossary(run: Run) -> str:
     known = [describe(name) for name in run.metrics()]
-    rows = [
-        (m.name, m.meaning, m.healthy or "-") for m in known if m.meaning != "not in the glossary"
-    ]
+    rows = [(m.name, m.meaning, m.healthy or "-") for m in known if m.meaning != UNKNOWN]
     return str(Table.of(("metric", "meaning", "a healthy run shows"), rows or [("-", "-", "-")]))
 
 

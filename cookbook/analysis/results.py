@@ -9,6 +9,8 @@ from typing import Any
 
 from cookbook.analysis.plots import training_figure
 from cookbook.analysis.report import hyperparameters_text, report_text
+from cookbook.analysis.rollout_page import PAGE, write_page
+from cookbook.analysis.rollouts import read_rollouts
 from cookbook.analysis.run import load_run
 from cookbook.analysis.style import png
 from cookbook.analysis.wording import scientific
@@ -21,6 +23,8 @@ RESULTS_NOTE = "results_path.txt"
 
 def analyze(log_path: str | os.PathLike[str], output_dir: str | os.PathLike[str]) -> Path:
     """Write report, settings and picture of the run in `log_path`; return the folder they are in.
+
+    A run that stored rollouts gets a page to browse them too.
 
     Works on unfinished, empty and torn logs: the three files then say what is missing. The same
     log gives the same files.
@@ -35,6 +39,8 @@ def analyze(log_path: str | os.PathLike[str], output_dir: str | os.PathLike[str]
     (folder / SETTINGS).write_text(hyperparameters_text(run), encoding="utf-8")
     (folder / REPORT).write_text(report_text(run), encoding="utf-8")
     (folder / PICTURE).write_bytes(png(training_figure(run)))
+    if rollouts := read_rollouts(log_path):
+        write_page(rollouts, run.name, folder / PAGE)
     return folder
 
 

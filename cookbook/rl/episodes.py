@@ -35,6 +35,8 @@ class Episode:
 
     messages: Sequence[Message]
     """The whole conversation, replies included."""
+    opening: int
+    """How many of them stood there before the first reply."""
     turns: Sequence[Turn]
     ending: Ending
     group_reward: float = 0.0

@@ -47,7 +47,7 @@ class Evaluation:
         for name in names:
             values = [e.metrics[name] for e in self.episodes if name in e.metrics]
             found |= _with_bounds(f"{prefix}/{name}", values)
-        return found
+        return {**found, f"{prefix}/total_episodes": float(len(rewards))}
 
     def told(self, name: str = "correct") -> str:
         """Return a sentence with the rate, its interval and n."""

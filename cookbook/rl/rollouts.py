@@ -120,8 +120,12 @@ async def _play_or_fail(player: Player, sampler: SharedPrompts, env: Env) -> Epi
 async def _play_env(player: Player, sampler: SharedPrompts, env: Env) -> Episode:
     renderer, tools = player.renderer, getattr(env, "tools", None)
     messages: list[Any] = list(await _env_call(player, env.start()))
+    opening, turns = len(messages), list[Turn]()
     prompt = renderer.render_ids(messages, tools=tools, add_generation_prompt=True)
-    turns: list[Turn] = []
+
+    def ended(ending: Ending) -> Episode:
+        return Episode(messages=messages, opening=opening, turns=turns, ending=ending)
+
     while True:
         sequence = await sampler.sample(prompt)
         reply = _reply(renderer, prompt, sequence, tools)
@@ -137,12 +141,13 @@ async def _play_env(player: Player, sampler: SharedPrompts, env: Env) -> Episode
             )
         )
         messages += [reply.message, *step.messages]
-        if step.done or len(turns) == player.max_turns:
-            ending: Ending = "done" if step.done else "max_turns"
-            return Episode(messages=messages, turns=turns, ending=ending)
+        if step.done:
+            return ended("done")
+        if len(turns) == player.max_turns:
+            return ended("max_turns")
         prompt = _next_prompt(renderer, turns[-1], messages, list(step.messages), tools)
         if len(prompt) + player.max_tokens > player.max_episode_tokens:
-            return Episode(messages=messages, turns=turns, ending="max_tokens")
+            return ended("max_tokens")
 
 
 def _reply(renderer: Renderer, prompt: list[int], sequence: Any, tools: Any) -> Reply:

@@ -49,6 +49,7 @@ def _episode(episode: Episode) -> dict[str, Any]:
         "reward": episode.reward,
         "ending": episode.ending,
         "metrics": episode.metrics,
+        "opening": episode.opening,
         "messages": [_plain(message) for message in episode.messages],
         "turns": [
             {
