@@ -8,6 +8,7 @@ import asyncio
 import importlib.util
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -108,6 +109,8 @@ def _reasoning_gym() -> Any:
         )
     if importlib.util.find_spec("pycosat") is None:  # installed without a compiler
         sys.modules.setdefault("pycosat", ModuleType("pycosat"))
-    import reasoning_gym
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # of cellpylib, when first compiled
+        import reasoning_gym
 
     return reasoning_gym

@@ -50,7 +50,7 @@ def _without_levels(name: str) -> Callable[..., Task]:
         return partial(math_task, name)
     if name.startswith(REASONING):
         return partial(reasoning_task, name.removeprefix(REASONING))
-    if name.endswith((".jsonl", ".parquet")) or Path(name).expanduser().is_dir():
+    if name.endswith((".jsonl", ".parquet")) or (name and Path(name).expanduser().is_dir()):
         return partial(math_task, "gsm8k", source=name)
     near = difflib.get_close_matches(name, TASK_NAMES, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
