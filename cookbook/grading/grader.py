@@ -21,10 +21,8 @@ MAX_CHARS = 1000
 START_LIMIT_S = 120.0
 """How long the worker may take to import its library; seconds on an idle machine."""
 
-READY = b"ready\n"
-EQUAL = b"1\n"
-UNEQUAL = b"0\n"
-"""What the worker says: once when it has started, and to each question."""
+READY, EQUAL, UNEQUAL = b"ready", b"1", b"0"
+"""What the worker says: the first when it has started, one of the others to each question."""
 
 _INTEGER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)")
 
@@ -129,7 +127,7 @@ class _Worker:
             if greeting != READY:
                 self.kill()
         if greeting != READY:
-            said = greeting.decode(errors="replace").strip() or "it said nothing"
+            said = greeting.decode(errors="replace") or "it said nothing"
             raise ConfigError(
                 f"The grader's worker process did not start: {said}. Install the package again "
                 "(pip install -e .), and see what `python -m cookbook.grading.worker 2 1024` says."
@@ -161,7 +159,7 @@ class _Worker:
         finally:
             timer.cancel()
         timer.join()  # so that it does not kill during the next question
-        return b"" if expired.is_set() else line
+        return b"" if expired.is_set() else line.strip()
 
     def kill(self) -> None:
         """End it at once, and close what leads to it."""

@@ -25,9 +25,9 @@ def main(limit_s: float, memory_mib: int) -> None:
         try:
             import math_verify  # noqa: F401  # the slow part, before anyone's clock runs
         except ImportError as error:
-            verdicts.write(f"{error}\n".encode())
+            verdicts.write(str(error).encode() + b"\n")
             return
-        verdicts.write(READY)
+        verdicts.write(READY + b"\n")
         for line in sys.stdin.buffer:
             answer, gold = json.loads(line)
             # The asker's clock is the limit. This one is for when the asker is gone: it needs
@@ -35,7 +35,7 @@ def main(limit_s: float, memory_mib: int) -> None:
             faulthandler.dump_traceback_later(2 * limit_s, exit=True)
             equal = is_equal(answer, gold)
             faulthandler.cancel_dump_traceback_later()
-            verdicts.write(EQUAL if equal else UNEQUAL)
+            verdicts.write((EQUAL if equal else UNEQUAL) + b"\n")
 
 
 def is_equal(answer: str, gold: str) -> bool:
@@ -51,7 +51,7 @@ def is_equal(answer: str, gold: str) -> bool:
     try:
         # Its time limits need signals in the main thread, which Windows lacks; ours is outside.
         wanted, given = (
-            parse(rf"\boxed{{{text}}}", whole, parsing_timeout=cast(Any, None))
+            parse(rf"\boxed{{{text}}}", whole, parsing_timeout=cast(Any, None), raise_on_error=True)
             for text in (gold, answer)
         )
         return bool(verify(wanted, given, timeout_seconds=None, raise_on_error=True))
