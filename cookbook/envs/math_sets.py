@@ -161,18 +161,10 @@ def math_task(
     rows = kind.hub if source is None else partial(_local_rows, Path(source).expanduser())
     train, test = (_questions(kind, rows(split)) for split in ("train", "test"))
     chosen = _choose(train, test, n_train, n_test, random.Random(f"{name}, seed {seed}"))
-
-    def problem(question: str) -> Problem:
-        where, answer = train.get(question) or test[question]
-        make_env = partial(
-            QuestionEnv,
-            messages=ask(question + INSTRUCTION, [EXAMPLE] if kind.few_shot else []),
-            grade=partial(grade_boxed, grader, answer),
-            format_weight=format_weight,
-        )
-        return Problem(f"{name}: {where}", make_env, tag=name)
-
-    return Task(name, *([problem(question) for question in part] for part in chosen))
+    known = {**train, **test}
+    make = partial(_problem, name, grader=grader, format_weight=format_weight)
+    trained, held_out = ([make(q, *known[q]) for q in questions] for questions in chosen)
+    return Task(name, trained, held_out)
 
 
 def grade_boxed(grader: MathGrader, gold: str, answer: str) -> Grade:
@@ -181,6 +173,18 @@ def grade_boxed(grader: MathGrader, gold: str, answer: str) -> Grade:
     if boxed is None:
         return Grade(correct=False, well_formed=False)
     return Grade(correct=grader.is_correct(boxed, gold))
+
+
+def _problem(
+    name: str, question: str, where: str, gold: str, *, grader: MathGrader, format_weight: float
+) -> Problem:
+    make_env = partial(
+        QuestionEnv,
+        messages=ask(question + INSTRUCTION, [EXAMPLE] if MATH_SETS[name].few_shot else []),
+        grade=partial(grade_boxed, grader, gold),
+        format_weight=format_weight,
+    )
+    return Problem(f"{name}: {where}", make_env, tag=name)
 
 
 def _choose(

@@ -107,8 +107,8 @@ def _reasoning_gym() -> Any:
             "-c constraints.txt. It compiles pycosat, so it needs a C compiler (gcc, clang or "
             "Visual C++ Build Tools)."
         )
-    if importlib.util.find_spec("pycosat") is None:  # installed without a compiler
-        sys.modules.setdefault("pycosat", ModuleType("pycosat"))
+    if "pycosat" not in sys.modules and importlib.util.find_spec("pycosat") is None:
+        sys.modules["pycosat"] = ModuleType("pycosat")  # installed without a compiler
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # of cellpylib, when first compiled
         import reasoning_gym

@@ -62,7 +62,8 @@ def word_problem_task(
         ConfigError: no such level, or more problems than there are.
     """
     check_sizes(n_train, n_test)
-    examples = [turn(p.question, p.solution) for p in word_problem_examples(level) if few_shot]
+    shown = word_problem_examples(level) if few_shot else []
+    examples = [turn(example.question, example.solution) for example in shown]
 
     def problem(given: WordProblem) -> Problem:
         make_env = partial(

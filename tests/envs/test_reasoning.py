@@ -1,5 +1,7 @@
 import importlib.util
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -47,6 +49,22 @@ def test_the_right_answer_gets_a_full_score(name):
             wrong = answered(problem, f"<answer>{nonsense}</answer>")
             assert 0 <= wrong.reward < 1
             assert wrong.metrics == {"correct": 0, "format": 1}
+
+
+@needs_the_extra
+def test_without_pycosat_the_other_tasks_work():
+    program = (
+        "import importlib.util as util\n"
+        "real = util.find_spec\n"
+        "util.find_spec = lambda name, *rest: None if name == 'pycosat' else real(name, *rest)\n"
+        "from cookbook.envs import reasoning_task\n"
+        "for name in ('gcd', 'lcm'):\n"
+        "    print(len(reasoning_task(name, n_train=3, n_test=1, seed=0).train))\n"
+        "import pycosat\n"
+        "print(hasattr(pycosat, 'solve'))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout.split() == [b"3", b"3", b"False"]
 
 
 @needs_the_extra
