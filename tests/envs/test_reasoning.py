@@ -15,7 +15,7 @@ needs_the_extra = pytest.mark.skipif(
 )
 TASKS = (
     "chain_sum", "gsm_symbolic", "leg_counting", "letter_counting", "gcd", "simple_equations",
-    "word_sorting", "mini_sudoku", "number_sequence", "basic_arithmetic", "zebra_puzzles",
+    "word_sorting", "mini_sudoku", "number_sequence", "basic_arithmetic",
 )  # fmt: skip
 
 
@@ -29,9 +29,9 @@ def test_without_the_extra(monkeypatch):
 @needs_the_extra
 @pytest.mark.parametrize("name", TASKS)
 def test_the_right_answer_gets_a_full_score(name):
-    import reasoning_gym
-
     task = reasoning_task(name, n_train=4, n_test=2, seed=0)
+    import reasoning_gym  # after the task, which supplies a missing pycosat
+
     problems = [*task.test, *task.train]
     assert task.name == f"reasoning_gym:{name}"
     assert len({problem.name for problem in problems}) == 6
