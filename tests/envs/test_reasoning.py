@@ -52,6 +52,7 @@ def test_the_right_answer_gets_a_full_score(name):
 
 
 @needs_the_extra
+@pytest.mark.slow  # a process of its own, which imports everything
 def test_without_pycosat_the_other_tasks_work():
     program = (
         "import importlib.util as util\n"
