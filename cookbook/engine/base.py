@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from cookbook.engine.config import DecoderConfig, RopeScaling
+from cookbook.engine.linear import Matrix
 
 
 @dataclass(frozen=True)
@@ -19,14 +20,14 @@ class Layer:
     """One block's frozen weights; projections that read the same input are one matrix."""
 
     attention_norm: torch.Tensor  # (D,)
-    qkv: torch.Tensor  # (query_width + 2 * kv_width, D)
+    qkv: Matrix  # (query_width + 2 * kv_width, D)
     qkv_bias: torch.Tensor | None  # (query_width + 2 * kv_width,)
     q_norm: torch.Tensor | None  # (head_dim,)
     k_norm: torch.Tensor | None  # (head_dim,)
-    output: torch.Tensor  # (D, query_width)
+    output: Matrix  # (D, query_width)
     mlp_norm: torch.Tensor  # (D,)
-    gate_up: torch.Tensor  # (2 * mlp_width, D)
-    down: torch.Tensor  # (D, mlp_width)
+    gate_up: Matrix  # (2 * mlp_width, D)
+    down: Matrix  # (D, mlp_width)
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Weights:
     embedding: torch.Tensor  # (V, D)
     layers: list[Layer]
     final_norm: torch.Tensor  # (D,)
-    unembedding: torch.Tensor  # (V, D), the embedding itself when tied
+    unembedding: Matrix  # (V, D), the embedding itself when tied
     cosines: torch.Tensor  # (context, head_dim) float32
     sines: torch.Tensor  # (context, head_dim) float32
 
@@ -59,7 +60,8 @@ def load_weights(folder: Path, config: DecoderConfig, dtype: torch.dtype, device
         tensors |= load_file(file)
 
     def take(name: str) -> torch.Tensor:
-        return tensors.pop(name).to(device=device, dtype=dtype)
+        # A copy: a tensor of the file keeps all of the file in memory.
+        return tensors.pop(name).to(device=device, dtype=dtype, copy=True)
 
     def fuse(prefix: str, *names: str, kind: str = "weight") -> torch.Tensor:
         parts = [tensors.pop(f"{prefix}.{name}.{kind}") for name in names]
@@ -73,14 +75,14 @@ def load_weights(folder: Path, config: DecoderConfig, dtype: torch.dtype, device
         layers.append(
             Layer(
                 attention_norm=take(f"{block}.input_layernorm.weight"),
-                qkv=fuse(heads, *inputs),
+                qkv=Matrix(fuse(heads, *inputs)),
                 qkv_bias=fuse(heads, *inputs, kind="bias") if config.qkv_bias else None,
                 q_norm=take(f"{heads}.q_norm.weight") if config.qk_norm else None,
                 k_norm=take(f"{heads}.k_norm.weight") if config.qk_norm else None,
-                output=take(f"{heads}.o_proj.weight"),
+                output=Matrix(take(f"{heads}.o_proj.weight")),
                 mlp_norm=take(f"{block}.post_attention_layernorm.weight"),
-                gate_up=fuse(f"{block}.mlp", "gate_proj", "up_proj"),
-                down=take(f"{block}.mlp.down_proj.weight"),
+                gate_up=Matrix(fuse(f"{block}.mlp", "gate_proj", "up_proj")),
+                down=Matrix(take(f"{block}.mlp.down_proj.weight")),
             )
         )
     embedding = take("model.embed_tokens.weight")
@@ -90,7 +92,7 @@ def load_weights(folder: Path, config: DecoderConfig, dtype: torch.dtype, device
         embedding=embedding,
         layers=layers,
         final_norm=take("model.norm.weight"),
-        unembedding=embedding if config.tied else take("lm_head.weight"),
+        unembedding=Matrix(embedding if config.tied else take("lm_head.weight")),
         cosines=cosines,
         sines=sines,
     )

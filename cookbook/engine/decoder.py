@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from cookbook.engine.attention import KVCache, attend_group, rotated_heads
 from cookbook.engine.base import Weights, rms_norm
-from cookbook.engine.linear import project
+from cookbook.engine.linear import FixedAdapter, project
 from cookbook.engine.lora import Adapter
 from cookbook.engine.packing import PackedBatch
 
@@ -66,7 +66,7 @@ def forward(
     weights: Weights,
     tokens: torch.Tensor,
     positions: torch.Tensor,
-    adapter: Adapter | None,
+    adapter: Adapter | FixedAdapter | None,
     attend: Attend,
 ) -> torch.Tensor:
     """Return the final hidden states (N, D) of N tokens at their positions; `attend` says how."""
@@ -88,7 +88,7 @@ def forward(
 def forward_packed(
     weights: Weights,
     batch: PackedBatch,
-    adapter: Adapter | None = None,
+    adapter: Adapter | FixedAdapter | None = None,
     sink: KeyValueSink | None = None,
 ) -> torch.Tensor:
     """Return the final hidden states (N, D) of all packed rows.
@@ -113,7 +113,7 @@ def decode_step(
     cache: KVCache,
     tokens: torch.Tensor,
     positions: torch.Tensor,
-    adapter: Adapter | None = None,
+    adapter: Adapter | FixedAdapter | None = None,
 ) -> torch.Tensor:
     """Return the hidden states (B, D) of one new token per running sequence.
 

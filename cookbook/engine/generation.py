@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from cookbook.engine.attention import KVCache
 from cookbook.engine.base import Weights
 from cookbook.engine.decoder import decode_step, forward_packed
-from cookbook.engine.linear import project
+from cookbook.engine.linear import FixedAdapter, project
 from cookbook.engine.lora import Adapter
 from cookbook.engine.packing import pack
 from cookbook.engine.prompt_scores import (
@@ -71,7 +71,7 @@ class GenerationBatch:
         self, weights: Weights, tokenizer: Tokenizer, adapter: Adapter | None = None
     ) -> None:
         self.weights = weights
-        self.adapter = adapter
+        self.adapter = FixedAdapter(adapter) if adapter else None
         self.tokenizer = tokenizer
         self.cache = self._empty_cache()
         self.running: list[tuple[Sequence, _Job]] = []

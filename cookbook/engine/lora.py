@@ -95,6 +95,24 @@ class Adapter:
         """Return all trainable tensors in a fixed order."""
         return [tensor for pair in self.pairs.values() for tensor in (pair.a, pair.b)]
 
+    def fused(
+        self, paths: tuple[str, ...], dtype: torch.dtype
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return the pairs of layers that read one input as a single pair; None without pairs.
+
+        Args:
+            paths: the layers, in the order of their output columns.
+            dtype: of the result.
+        Returns:
+            a (layers * rank, in), and b (sum of out widths, layers * rank), which contains the
+            scale and is 0 outside its diagonal blocks.
+        """
+        pairs = [self.pairs[path] for path in paths if path in self.pairs]
+        if not pairs:
+            return None
+        a = torch.cat([pair.a for pair in pairs]).to(dtype)
+        return a, (torch.block_diag(*(pair.b for pair in pairs)) * self.scale).to(dtype)
+
     def snapshot(self) -> "Adapter":
         """Return a copy that later training steps do not change."""
         pairs = {

@@ -19,6 +19,7 @@ from cookbook.engine.base import load_weights
 from cookbook.engine.config import read_config
 from cookbook.engine.errors import NotFoundError, UserError
 from cookbook.engine.generation import GenerationBatch, SampleRequest, SampleResult
+from cookbook.engine.linear import multiplies_bfloat16
 from cookbook.engine.lora import Adapter, LoraSpec, load_adapter, save_adapter, spec_to_dict
 from cookbook.engine.losses import LossCall
 from cookbook.engine.store import EXTERNAL, SAMPLER, TRAINING, CheckpointRef, Store
@@ -58,7 +59,7 @@ def pick_device(choice: str) -> str:
 def pick_dtype(choice: str, device: str) -> torch.dtype:
     """Return the weights' type: for `auto` bfloat16 only where the hardware multiplies it."""
     if choice == "auto":
-        native = device == "cuda" or (device == "cpu" and torch.cpu._is_amx_tile_supported())
+        native = device == "cuda" or (device == "cpu" and multiplies_bfloat16())
         return torch.bfloat16 if native else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[choice]
 
