@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nbformat
 import pytest
@@ -21,10 +21,7 @@ from jupyter_client.manager import start_new_kernel
 
 from cookbook.notebooks.exercises import exercises
 from cookbook.notebooks.stamp import code_cells, tagged, tags
-from tests.engine.processes import checkpoint_folder
-
-if TYPE_CHECKING:
-    from tests.engine.processes import EngineProcess
+from tests.engine.processes import EngineProcess, checkpoint_folder
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 240.0
@@ -42,7 +39,7 @@ class NotebookKernel:
 
     training: str
 
-    def __init__(self, engine: "EngineProcess") -> None:
+    def __init__(self, engine: EngineProcess) -> None:
         env = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
@@ -97,7 +94,7 @@ class LoopKernel(NotebookKernel):
     def __init__(
         self,
         name: str,
-        engine: "EngineProcess",
+        engine: EngineProcess,
         log_path: Path,
         settings: dict[str, Any],
         replaced: dict[str, str],
@@ -154,7 +151,7 @@ def lines(folder: Path, name: str) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]
 
 
-def final_tensors(folder: Path, engine: "EngineProcess") -> dict[str, bytes]:
+def final_tensors(folder: Path, engine: EngineProcess) -> dict[str, bytes]:
     """Return the files of the run's last checkpoint, adapter and optimizer, by file name."""
     saved = checkpoint_folder(engine.data_dir, lines(folder, "checkpoints.jsonl")[-1]["state_path"])
     tensors = {path.name: path.read_bytes() for path in saved.glob("*.safetensors")}

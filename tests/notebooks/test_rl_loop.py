@@ -2,20 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.engine.processes import EngineProcess
 from tests.notebooks.loop_kernel import LoopKernel, checked, lines, read_notebook
-
-if TYPE_CHECKING:
-    from tests.engine.processes import EngineProcess
 
 NOTEBOOK = read_notebook("rl_loop")
 TINY = {"max_steps": 5, "save_every": 2, "prompts_per_step": 2, "group_size": 4, "max_tokens": 3}
-IN_FLIGHT = "outputs = zip("  # lines of the training cell
-LOGGED = "if (step + 1) % save_every"
-TINY |= {"lora_rank": 2, "learning_rate": 1e-3}
+TINY |= {"lora_rank": 2, "learning_rate": 1e-2}
 # Three tokens are too few for a right answer, so rewards come from the tokens' own numbers, a rule
 # that is not learned in five steps: the steps have groups to train on, and the weights that come of
 # it decide what the next step samples.
@@ -28,9 +23,11 @@ REPLACED = {
     ),
     'float(right and answer.stop_reason == "stop")': "float(right)",
 }
+IN_FLIGHT = "outputs = zip("  # lines of the training cell
+LOGGED = "if (step + 1) % save_every"
 
 
-def new_kernel(engine: "EngineProcess", log_path: Path) -> LoopKernel:
+def new_kernel(engine: EngineProcess, log_path: Path) -> LoopKernel:
     """Return a kernel ready to train."""
     return LoopKernel("rl_loop", engine, log_path, TINY, REPLACED)
 
@@ -48,9 +45,7 @@ def same_run(folder: Path, reference: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def kernel(
-    engine: "EngineProcess", tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[LoopKernel]:
+def kernel(engine: EngineProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopKernel]:
     """One kernel for all tests of this file."""
     started = new_kernel(engine, tmp_path_factory.mktemp("runs") / "reference")
     yield started
@@ -86,7 +81,7 @@ def test_interrupted_cell_run_again_ends_the_same(
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [0, 2], ids=["before a checkpoint", "a step after one"])
 def test_killed_kernel_and_a_new_session_end_the_same(
-    kernel: LoopKernel, reference: Path, engine: "EngineProcess", tmp_path: Path, step: int
+    kernel: LoopKernel, reference: Path, engine: EngineProcess, tmp_path: Path, step: int
 ) -> None:
     new_kernel(engine, tmp_path).kill_training(LOGGED, step)
     assert len(lines(tmp_path, "metrics.jsonl")) == step + 1
@@ -100,7 +95,7 @@ def test_killed_kernel_and_a_new_session_end_the_same(
 def test_folder_of_a_run_with_other_settings_is_refused(
     kernel: LoopKernel, reference: Path
 ) -> None:
-    kernel.assert_other_settings_refused(reference, r"holds a run with .*'learning_rate': 0\.001")
+    kernel.assert_other_settings_refused(reference, r"holds a run with .*'learning_rate': 0\.01")
 
 
 ANSWERS = {

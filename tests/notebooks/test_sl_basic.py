@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from cookbook.notebooks.exercises import exercises
 from cookbook.notebooks.stamp import code_cells
+from tests.engine.processes import EngineProcess
 from tests.notebooks.loop_kernel import (
     NotebookKernel,
     assignments,
@@ -16,9 +16,6 @@ from tests.notebooks.loop_kernel import (
     lines,
     read_notebook,
 )
-
-if TYPE_CHECKING:
-    from tests.engine.processes import EngineProcess
 
 NOTEBOOK = read_notebook("sl_basic")
 TINY = {"max_steps": 6, "batch_size": 1, "lora_rank": 2, "n_test": 2}
@@ -33,7 +30,7 @@ def cell_with(text: str) -> str:
 class Kernel(NotebookKernel):
     """Runs the cells up to training, but for pictures and baseline."""
 
-    def __init__(self, engine: "EngineProcess") -> None:
+    def __init__(self, engine: EngineProcess) -> None:
         super().__init__(engine)
         self.model_name = str(engine.model)
         self.training = cell_with("supervised.train(")
@@ -48,7 +45,7 @@ class Kernel(NotebookKernel):
 
 
 @pytest.fixture
-def kernel(engine: "EngineProcess") -> Iterator[Kernel]:
+def kernel(engine: EngineProcess) -> Iterator[Kernel]:
     started = Kernel(engine)
     yield started
     started.close()
@@ -56,7 +53,7 @@ def kernel(engine: "EngineProcess") -> Iterator[Kernel]:
 
 @pytest.mark.slow
 def test_interrupted_cell_run_again_ends_the_same(
-    kernel: Kernel, engine: "EngineProcess", tmp_path: Path
+    kernel: Kernel, engine: EngineProcess, tmp_path: Path
 ) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     kernel.open(whole)

@@ -2,26 +2,23 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.engine.processes import EngineProcess
 from tests.notebooks.loop_kernel import LoopKernel, checked, final_tensors, lines, read_notebook
-
-if TYPE_CHECKING:
-    from tests.engine.processes import EngineProcess
 
 NOTEBOOK = read_notebook("sl_loop")
 TINY = {"max_steps": 5, "save_every": 2, "batch_size": 1, "lora_rank": 2, "n_test": 4}
 IN_FLIGHT, LOGGED = "update.result()", "curve = ["  # lines of the training cell
 
 
-def new_kernel(engine: "EngineProcess", log_path: Path) -> LoopKernel:
+def new_kernel(engine: EngineProcess, log_path: Path) -> LoopKernel:
     """Return a kernel ready to train, tiny and without the baseline."""
     return LoopKernel("sl_loop", engine, log_path, TINY, {"evaluate(base)": "(None, None, None)"})
 
 
-def same_run(folder: Path, reference: Path, engine: "EngineProcess") -> None:
+def same_run(folder: Path, reference: Path, engine: EngineProcess) -> None:
     """Assert that two runs logged the same numbers and saved the same final tensors."""
     assert lines(folder, "metrics.jsonl") == lines(reference, "metrics.jsonl")
     steps = [line["step"] for line in lines(folder, "checkpoints.jsonl")]
@@ -30,9 +27,7 @@ def same_run(folder: Path, reference: Path, engine: "EngineProcess") -> None:
 
 
 @pytest.fixture(scope="module")
-def kernel(
-    engine: "EngineProcess", tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[LoopKernel]:
+def kernel(engine: EngineProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopKernel]:
     """One kernel for all tests of this file."""
     started = new_kernel(engine, tmp_path_factory.mktemp("runs") / "reference")
     yield started
@@ -51,7 +46,7 @@ def reference(kernel: LoopKernel, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.mark.slow
 def test_interrupted_cell_run_again_ends_the_same(
-    kernel: LoopKernel, reference: Path, engine: "EngineProcess", tmp_path: Path
+    kernel: LoopKernel, reference: Path, engine: EngineProcess, tmp_path: Path
 ) -> None:
     kernel.open(tmp_path)
     # Before the first checkpoint, in the step after one, and after a step that the next repeats.
@@ -67,7 +62,7 @@ def test_interrupted_cell_run_again_ends_the_same(
 
 @pytest.mark.slow
 def test_killed_kernel_and_a_new_session_end_the_same(
-    kernel: LoopKernel, reference: Path, engine: "EngineProcess", tmp_path: Path
+    kernel: LoopKernel, reference: Path, engine: EngineProcess, tmp_path: Path
 ) -> None:
     new_kernel(engine, tmp_path).kill_training(LOGGED, 2)
     assert [row["step"] for row in lines(tmp_path, "metrics.jsonl")] == [0, 1, 2]
