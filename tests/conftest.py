@@ -1,4 +1,4 @@
-"""Fixtures that every test may use: the bundled model, and an engine on a tiny one.
+"""Fixtures that every test may use: the bundled model, and engines on it and on a tiny one.
 
 The tests use the embedded engine, whatever servers and keys the environment names.
 """
@@ -37,13 +37,34 @@ def model_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def engine(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> "Iterator[EngineProcess]":
-    """One engine for the whole run; its random model knows the bundled one's tokens, all of them.
+    """One engine on the bundled model, in float32, for the whole run."""
+    from cookbook.models import DEFAULT_MODEL
+    from tests.engine.processes import start_engine
+
+    started = start_engine(Path(DEFAULT_MODEL), tmp_path_factory.mktemp("engine"), "--embedded")
+    yield started
+    started.end()
+
+
+@pytest.fixture(scope="session")
+def service(engine: "EngineProcess") -> "tinker.ServiceClient":
+    """A client of the engine on the bundled model."""
+    import tinker
+
+    return tinker.ServiceClient(base_url=engine.base_url, api_key=engine.api_key)
+
+
+@pytest.fixture(scope="session")
+def small_engine(
+    model_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> "Iterator[EngineProcess]":
+    """An engine on a tiny random model that knows all tokens of the bundled one.
 
     For tests in which the way to the result counts, whatever the model: a step takes milliseconds.
     """
     from tests.engine.processes import start_engine, write_tiny_model
 
-    folder = tmp_path_factory.mktemp("engine")
+    folder = tmp_path_factory.mktemp("small-engine")
     config = json.loads((model_dir / "config.json").read_text())
     write_tiny_model(folder / "tiny", model_dir, config["vocab_size"], context=1024)
     started = start_engine(folder / "tiny", folder, "--embedded")
@@ -52,8 +73,8 @@ def engine(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> "Iterat
 
 
 @pytest.fixture(scope="session")
-def service(engine: "EngineProcess") -> "tinker.ServiceClient":
-    """A client of the shared engine."""
+def small_service(small_engine: "EngineProcess") -> "tinker.ServiceClient":
+    """A client of the engine on the tiny model."""
     import tinker
 
-    return tinker.ServiceClient(base_url=engine.base_url, api_key=engine.api_key)
+    return tinker.ServiceClient(base_url=small_engine.base_url, api_key=small_engine.api_key)

@@ -21,7 +21,7 @@ TIMEOUT_S = 120
 
 
 @pytest.fixture(scope="module")
-def base_config(tmp_path_factory, engine):
+def base_config(tmp_path_factory, small_engine):
     """12 steps of 2 very short conversations, saved after every second one."""
     folder = tmp_path_factory.mktemp("kill")
     rows = [
@@ -35,7 +35,7 @@ def base_config(tmp_path_factory, engine):
     data = folder / "rows.jsonl"
     data.write_text("\n".join(json.dumps({"messages": row}) for row in rows))
     return Config(
-        model_name=str(engine.model),
+        model_name=str(small_engine.model),
         dataset=str(data),
         n_test=2,
         batch_size=2,
@@ -73,12 +73,12 @@ def timeless(result):
 
 
 @pytest.fixture(scope="module")
-def straight(base_config, service, engine):
-    result = train(base_config, service)
+def straight(base_config, small_service, small_engine):
+    result = train(base_config, small_service)
     assert result.n_steps == N_STEPS
     assert result.after["test/nll"] < result.before["test/nll"]
-    final = bits(result.state_path, engine)
-    earlier = bits(read_checkpoints(result.log_path)[0]["state_path"], engine)
+    final = bits(result.state_path, small_engine)
+    earlier = bits(read_checkpoints(result.log_path)[0]["state_path"], small_engine)
     assert all(final[name] != earlier[name] for name in final)
     return final, timeless(result), result.log_path
 
@@ -110,11 +110,11 @@ POINTS = [
 
 @pytest.mark.parametrize(("step", "part"), POINTS)
 def test_killed_and_resumed_ends_with_the_same_bits(
-    base_config, service, engine, processes, straight, step_s, tmp_path, step, part
+    base_config, small_service, small_engine, processes, straight, step_s, tmp_path, step, part
 ):
     config = replace(base_config, log_path=str(tmp_path / "run"))
-    run_killed(processes, engine, config, step, part * step_s)
+    run_killed(processes, small_engine, config, step, part * step_s)
     assert not any(record.get("final") for record in read_checkpoints(config.log_path))
-    result = train(config, service)
+    result = train(config, small_service)
     assert timeless(result) == straight[1]
-    assert bits(result.state_path, engine) == straight[0]
+    assert bits(result.state_path, small_engine) == straight[0]

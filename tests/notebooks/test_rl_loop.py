@@ -45,9 +45,11 @@ def same_run(folder: Path, reference: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def kernel(engine: EngineProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopKernel]:
+def kernel(
+    small_engine: EngineProcess, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LoopKernel]:
     """One kernel for all tests of this file."""
-    started = new_kernel(engine, tmp_path_factory.mktemp("runs") / "reference")
+    started = new_kernel(small_engine, tmp_path_factory.mktemp("runs") / "reference")
     yield started
     started.close()
 
@@ -81,9 +83,9 @@ def test_interrupted_cell_run_again_ends_the_same(
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [0, 2], ids=["before a checkpoint", "a step after one"])
 def test_killed_kernel_and_a_new_session_end_the_same(
-    kernel: LoopKernel, reference: Path, engine: EngineProcess, tmp_path: Path, step: int
+    kernel: LoopKernel, reference: Path, small_engine: EngineProcess, tmp_path: Path, step: int
 ) -> None:
-    new_kernel(engine, tmp_path).kill_training(LOGGED, step)
+    new_kernel(small_engine, tmp_path).kill_training(LOGGED, step)
     assert len(lines(tmp_path, "metrics.jsonl")) == step + 1
     assert [row["step"] for row in lines(tmp_path, "checkpoints.jsonl")] == [2][: step // 2]
     kernel.open(tmp_path)

@@ -45,15 +45,15 @@ class Kernel(NotebookKernel):
 
 
 @pytest.fixture
-def kernel(engine: EngineProcess) -> Iterator[Kernel]:
-    started = Kernel(engine)
+def kernel(small_engine: EngineProcess) -> Iterator[Kernel]:
+    started = Kernel(small_engine)
     yield started
     started.close()
 
 
 @pytest.mark.slow
 def test_interrupted_cell_run_again_ends_the_same(
-    kernel: Kernel, engine: EngineProcess, tmp_path: Path
+    kernel: Kernel, small_engine: EngineProcess, tmp_path: Path
 ) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     kernel.open(whole)
@@ -71,7 +71,7 @@ def test_interrupted_cell_run_again_ends_the_same(
     assert [line["step"] for line in steps] == [*range(TINY["max_steps"] + 1)]
     assert steps == lines(whole, "metrics.jsonl")
     assert lines(cut, "checkpoints.jsonl")[-1]["final"]
-    assert final_tensors(cut, engine) == final_tensors(whole, engine)
+    assert final_tensors(cut, small_engine) == final_tensors(whole, small_engine)
 
 
 BYTES = "import math\ndef bits_per_byte(loss_sum, text):\n return "

@@ -27,9 +27,11 @@ def same_run(folder: Path, reference: Path, engine: EngineProcess) -> None:
 
 
 @pytest.fixture(scope="module")
-def kernel(engine: EngineProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopKernel]:
+def kernel(
+    small_engine: EngineProcess, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LoopKernel]:
     """One kernel for all tests of this file."""
-    started = new_kernel(engine, tmp_path_factory.mktemp("runs") / "reference")
+    started = new_kernel(small_engine, tmp_path_factory.mktemp("runs") / "reference")
     yield started
     started.close()
 
@@ -46,7 +48,7 @@ def reference(kernel: LoopKernel, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.mark.slow
 def test_interrupted_cell_run_again_ends_the_same(
-    kernel: LoopKernel, reference: Path, engine: EngineProcess, tmp_path: Path
+    kernel: LoopKernel, reference: Path, small_engine: EngineProcess, tmp_path: Path
 ) -> None:
     kernel.open(tmp_path)
     # Before the first checkpoint, in the step after one, and after a step that the next repeats.
@@ -55,21 +57,21 @@ def test_interrupted_cell_run_again_ends_the_same(
         assert len(lines(tmp_path, "metrics.jsonl")) == step + (line == LOGGED)
     assert lines(tmp_path, "checkpoints.jsonl")[-1]["step"] == 2
     kernel.run(kernel.training)
-    same_run(tmp_path, reference, engine)
+    same_run(tmp_path, reference, small_engine)
     kernel.run(kernel.training)  # a finished run stays as it is
-    same_run(tmp_path, reference, engine)
+    same_run(tmp_path, reference, small_engine)
 
 
 @pytest.mark.slow
 def test_killed_kernel_and_a_new_session_end_the_same(
-    kernel: LoopKernel, reference: Path, engine: EngineProcess, tmp_path: Path
+    kernel: LoopKernel, reference: Path, small_engine: EngineProcess, tmp_path: Path
 ) -> None:
-    new_kernel(engine, tmp_path).kill_training(LOGGED, 2)
+    new_kernel(small_engine, tmp_path).kill_training(LOGGED, 2)
     assert [row["step"] for row in lines(tmp_path, "metrics.jsonl")] == [0, 1, 2]
     assert lines(tmp_path, "checkpoints.jsonl")[-1]["step"] == 2
     kernel.open(tmp_path)
     kernel.run(kernel.training)
-    same_run(tmp_path, reference, engine)
+    same_run(tmp_path, reference, small_engine)
 
 
 @pytest.mark.slow
