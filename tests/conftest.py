@@ -1,14 +1,11 @@
-"""Fixtures that every test may use: the bundled model, and a real engine on it.
+"""Fixtures that every test may use: the bundled model, and engines on it and on a tiny one.
 
 The tests use the embedded engine, whatever servers and keys the environment names.
 """
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,27 +14,17 @@ import pytest
 if TYPE_CHECKING:
     import tinker
 
+    from tests.engine.processes import EngineProcess
+
 for _variable in ("TINKER_BASE_URL", "TINKER_API_KEY"):
     os.environ.pop(_variable, None)
 os.environ["TINKER_TELEMETRY"] = "0"
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
-STOP_TIMEOUT_S = 10
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes long, so that two workers end at the same time."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
-
-
-@dataclass(frozen=True)
-class Engine:
-    """A running engine process."""
-
-    base_url: str
-    api_key: str
-    pid: int
-    data_dir: Path
 
 
 @pytest.fixture(scope="session")
@@ -49,36 +36,45 @@ def model_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
-def engine(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """One engine in float32 for the whole run; its log is in the temporary folder."""
-    folder = tmp_path_factory.mktemp("engine")
-    data_dir = folder / "data"
-    options = ["--port", "0", "--data-dir", str(data_dir), "--dtype", "float32"]
-    log_path = folder / "engine.log"
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "cookbook.engine", *options, "--embedded"],
-            stdin=subprocess.PIPE,  # so that it ends with the tests, even if they are killed
-            stdout=subprocess.PIPE,
-            stderr=log,
-        )
-    assert process.stdout
-    assert process.stdin
-    line = process.stdout.readline()
-    assert line, f"the engine did not start:\n{log_path.read_text()}"
-    yield Engine(**json.loads(line), data_dir=data_dir)
-    process.terminate()
-    try:
-        process.wait(STOP_TIMEOUT_S)
-    finally:
-        process.kill()
-        process.stdin.close()
-        process.stdout.close()
+def engine(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> "Iterator[EngineProcess]":
+    """One engine on the bundled model, in float32, for the whole run."""
+    from cookbook.models import DEFAULT_MODEL
+    from tests.engine.processes import start_engine
+
+    started = start_engine(Path(DEFAULT_MODEL), tmp_path_factory.mktemp("engine"), "--embedded")
+    yield started
+    started.end()
 
 
 @pytest.fixture(scope="session")
-def service(engine: Engine) -> "tinker.ServiceClient":
-    """A client of the shared engine."""
+def service(engine: "EngineProcess") -> "tinker.ServiceClient":
+    """A client of the engine on the bundled model."""
     import tinker
 
     return tinker.ServiceClient(base_url=engine.base_url, api_key=engine.api_key)
+
+
+@pytest.fixture(scope="session")
+def small_engine(
+    model_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> "Iterator[EngineProcess]":
+    """An engine on a tiny random model that knows all tokens of the bundled one.
+
+    For tests in which the way to the result counts, whatever the model: a step takes milliseconds.
+    """
+    from tests.engine.processes import start_engine, write_tiny_model
+
+    folder = tmp_path_factory.mktemp("small-engine")
+    config = json.loads((model_dir / "config.json").read_text())
+    write_tiny_model(folder / "tiny", model_dir, config["vocab_size"], context=1024)
+    started = start_engine(folder / "tiny", folder, "--embedded")
+    yield started
+    started.end()
+
+
+@pytest.fixture(scope="session")
+def small_service(small_engine: "EngineProcess") -> "tinker.ServiceClient":
+    """A client of the engine on the tiny model."""
+    import tinker
+
+    return tinker.ServiceClient(base_url=small_engine.base_url, api_key=small_engine.api_key)

@@ -5,8 +5,9 @@ starts at once.
 """
 
 import os
-from multiprocessing.connection import Connection
+import threading
 
+import psutil
 import transformers
 
 from cookbook.service import connect
@@ -16,9 +17,14 @@ from cookbook.supervised import Config, train
 PRELOADED = transformers.AutoTokenizer
 
 
-def run(server: dict[str, str], config: Config, steps: Connection) -> None:
-    """Train; send the number of each step once it is logged, and at the start -1."""
+def run(server: dict[str, str], config: Config, step: int, delay_s: float) -> None:
+    """Train; die this long after that step was logged (-1: after connecting), in whatever is done.
+
+    The process kills itself: on a busy machine another one would come too late.
+    """
     os.environ.update(server)
     service = connect(config.model_name)
-    steps.send(-1)
-    train(config, service, on_step=lambda metrics: steps.send(metrics["step"]))
+    killer = threading.Timer(delay_s, psutil.Process().kill)
+    if step == -1:
+        killer.start()
+    train(config, service, on_step=lambda metrics: metrics["step"] == step and killer.start())

@@ -22,23 +22,25 @@ CONTEXT = 128  # of the tiny model, in tokens
 VOCABULARY = 512
 
 
-def write_tiny_model(folder: Path, tokenizer_from: Path) -> None:
+def write_tiny_model(
+    folder: Path, tokenizer_from: Path, vocabulary: int = VOCABULARY, context: int = CONTEXT
+) -> None:
     """Write a random two-layer Llama that a laptop trains in milliseconds."""
     config = LlamaConfig(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=CONTEXT,
+        max_position_embeddings=context,
         tie_word_embeddings=True,
         initializer_range=0.2,
         eos_token_id=2,
     )
     torch.manual_seed(0)
     LlamaForCausalLM(config).save_pretrained(folder)
-    for file in ("tokenizer.json", "tokenizer_config.json"):
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(tokenizer_from / file, folder)
 
 
@@ -47,6 +49,7 @@ class EngineProcess:
     """A running `python -m cookbook.engine`."""
 
     process: subprocess.Popen[bytes]
+    model: Path
     log: Path
     ready: dict[str, Any] = field(default_factory=dict)
 
@@ -57,6 +60,10 @@ class EngineProcess:
     @property
     def api_key(self) -> str:
         return self.ready["api_key"]
+
+    @property
+    def data_dir(self) -> Path:
+        return self.log.with_name("data")
 
     def http(self, **headers: str) -> httpx.Client:
         """A plain HTTP client that has the key."""
@@ -94,7 +101,7 @@ def start_engine(model: Path, folder: Path, *options: str, **environment: str) -
             env={**os.environ, "OMP_NUM_THREADS": "1", **environment},  # it is a tiny model
         )
     assert process.stdout
-    engine = EngineProcess(process, log)
+    engine = EngineProcess(process, model, log)
     line = process.stdout.readline()
     if not line:
         engine.end()

@@ -12,25 +12,29 @@ import tinker
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from cookbook.engine import export
 from tests.engine.processes import checkpoint_folder
 from tests.engine.sdk import datum, logprobs, step
 
 ROW = [5, 6, 7, 8, 9, 10, 11]
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cookbook.engine.export", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
 def row_logprobs(model: Any) -> np.ndarray:
     with torch.no_grad():
         logits = model(torch.tensor([ROW[:-1]])).logits[0].float()
     return logits.log_softmax(-1)[torch.arange(len(ROW) - 1), torch.tensor(ROW[1:])].numpy()
+
+
+def merge(path: str, output: Path, data_dir: Path, *options: str) -> None:
+    """Run the command's work in this process."""
+    assert export.main([path, str(output), "--data-dir", str(data_dir), *options]) == 0
+
+
+def test_the_command_merges(new_run: Any, tiny_checkpoints: Path, tmp_path: Path) -> None:
+    path = new_run().save_weights_for_sampler("a").result().path
+    command = [sys.executable, "-m", export.__name__, path, str(tmp_path / "merged")]
+    subprocess.run([*command, "--data-dir", str(tiny_checkpoints)], check=True, timeout=120)
+    assert (tmp_path / "merged" / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize("flags", [{}, {"train_unembed": False}], ids=["all", "no unembedding"])
@@ -42,8 +46,7 @@ def test_merged_folder_peft_and_engine_agree(
         step(run, ROW)
     path = run.save_weights_for_sampler("final").result().path
     output = tmp_path / "merged"
-    done = command(path, str(output), "--data-dir", str(tiny_checkpoints))
-    assert done.returncode == 0, done.stderr
+    merge(path, output, tiny_checkpoints)
     (ours,) = logprobs(run.forward([datum(ROW)], "cross_entropy").result())
     merged = AutoModelForCausalLM.from_pretrained(output, dtype=torch.float32)
     np.testing.assert_allclose(row_logprobs(merged), ours, atol=1e-4)
@@ -64,8 +67,7 @@ def test_the_engine_serves_a_merged_folder_again(
 
     path = new_run().save_weights_for_sampler("a").result().path
     output = tmp_path / "merged"
-    done = command(path, str(output), "--data-dir", str(tiny_checkpoints), "--dtype", "bfloat16")
-    assert done.returncode == 0, done.stderr
+    merge(path, output, tiny_checkpoints, "--dtype", "bfloat16")
     config = read_config(output)
     weights = load_weights(output, config, torch.float32, "cpu")
     assert not config.tied
@@ -76,14 +78,17 @@ def test_the_engine_serves_a_merged_folder_again(
     ("path", "told"),
     [("tinker://a/weights", "the form is tinker://"), ("tinker://s0:train:0/weights/a", "no chec")],
 )
-def test_a_bad_path_is_an_error_and_leaves_nothing(tmp_path: Path, path: str, told: str) -> None:
-    done = command(path, str(tmp_path / "out"), "--data-dir", str(tmp_path / "data"))
-    assert done.returncode == 1
-    assert told in done.stderr
+def test_a_bad_path_is_an_error_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], path: str, told: str
+) -> None:
+    options = ["--data-dir", str(tmp_path / "data")]
+    assert export.main([path, str(tmp_path / "out"), *options]) == 1
+    assert told in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
-    done = command("tinker://s0:train:0/weights/a", str(tmp_path))
-    assert done.returncode == 1
-    assert "exists already" in done.stderr
+def test_an_existing_folder_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export.main(["tinker://s0:train:0/weights/a", str(tmp_path)]) == 1
+    assert "exists already" in capsys.readouterr().err

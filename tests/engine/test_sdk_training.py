@@ -40,7 +40,7 @@ def test_capabilities_name_the_model_that_clients_are_made_of(tiny_engine, tiny_
     assert (model.trainable, model.sampleable) == (True, True)
 
 
-def test_a_run_knows_itself(new_run: NewRun, tiny_model, service, model_dir):
+def test_a_run_knows_itself(new_run: NewRun, tiny_model):
     info = new_run(rank=3).get_info()
     assert (info.is_lora, info.lora_rank) == (True, 3)
     assert info.model_data.model_name == str(tiny_model)

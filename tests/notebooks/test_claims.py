@@ -3,6 +3,7 @@
 import ast
 import copy
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import papermill
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
+from cookbook.models import DEFAULT_MODEL
 from cookbook.notebooks.publish import execute
 from cookbook.notebooks.stamp import code_cells, tagged, tags
+from tests.engine.processes import EngineProcess, start_engine
 
 ROOT = Path(__file__).parents[2]
 GOOD = Path(__file__).parent / "bad" / "good.ipynb"
@@ -58,19 +61,43 @@ def having(*names: str) -> list[Any]:
     return [pytest.param(p, id=p.stem) for p in PATHS if {*names} <= {*parameters(p)}]
 
 
+@pytest.fixture(scope="module")
+def bundled(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    """An engine on the bundled model: what it can do untrained must not satisfy a claim."""
+    folder = tmp_path_factory.mktemp("bundled")
+    started = start_engine(Path(DEFAULT_MODEL), folder, "--embedded", "--dtype", "auto")
+    yield started
+    started.end()
+
+
+# What the claims cell says is missing; every notebook that trains has its line here.
+MISSING = {
+    "good": "the sum did not rise",
+    "rl_loop": "the mean reward of the last three steps is below",
+    "sl_basic": "held-out NLL did not fall",
+    "sl_loop": "the held-out NLL did not fall",
+}
+# Without a step size nothing changes, in any number of steps: few show it as well as many.
+FEW = {"max_steps": 1, "batch_size": 1, "n_test": 4, "prompts_per_step": 2, "group_size": 2}
+FEW |= {"max_tokens": 4}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(RUN_TIMEOUT_S)
 @pytest.mark.parametrize("path", having("learning_rate"))
-def test_claims_fail_without_training(path: Path, tmp_path: Path) -> None:
-    # Without a step size nothing changes, in any number of steps: few show it as well as many.
-    small = {"max_steps": 1, "batch_size": 4, "n_test": 4, "prompts_per_step": 2, "group_size": 4}
-    few = {name: value for name, value in small.items() if name in parameters(path)}
+def test_claims_fail_without_training(
+    path: Path, bundled: EngineProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TINKER_BASE_URL", bundled.base_url)
+    monkeypatch.setenv("TINKER_API_KEY", bundled.api_key)
+    few = {name: value for name, value in FEW.items() if name in parameters(path)}
     # The same answers before and after, however short: most of the time would go into them.
     short = tmp_path / path.name
-    short.write_text(re.sub(r"max_tokens=\d+", "max_tokens=8", path.read_text(encoding="utf-8")))
+    short.write_text(re.sub(r"max_tokens=\d+", "max_tokens=4", path.read_text(encoding="utf-8")))
     failure = failed_run(short, tmp_path, learning_rate=0, **few)
     assert "claims" in tags(failure.cell), f"{failure.error.evalue} in:\n{failure.cell.source}"
     assert failure.error.ename == "AssertionError"
+    assert MISSING[path.stem] in failure.error.evalue
 
 
 BAD_VALUES = [("learning_rate", -1), ("learning_rate", "fast"), ("lora_rank", 0)]

@@ -14,7 +14,8 @@ from cookbook.notebooks.publish import execute
 ROOT = Path(__file__).parents[2]
 GOOD = Path(__file__).parent / "bad" / "good.ipynb"
 PATHS = [GOOD, *sorted((ROOT / "notebooks").glob("*.ipynb"))]
-ALL = [(path, exercise) for path in PATHS for exercise in exercises(nbformat.read(path, 4))]
+HAVE = {path: exercises(nbformat.read(path, 4)) for path in PATHS}
+ALL = [(path, exercise) for path in PATHS for exercise in HAVE[path]]
 
 
 def printed(cell: Any) -> str:
@@ -22,23 +23,24 @@ def printed(cell: Any) -> str:
     return "".join(output.get("text", "") for output in cell.outputs)
 
 
-@pytest.mark.parametrize(("path", "exercise"), ALL, ids=[f"{p.stem}-{e.stub}" for p, e in ALL])
-def test_solution_is_correct_and_stub_is_not_attempted(
-    path: Path, exercise: Exercise, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("path", [path for path in PATHS if HAVE[path]], ids=lambda path: path.stem)
+def test_solutions_are_correct_and_stubs_are_not_attempted(path: Path, tmp_path: Path) -> None:
     notebook: Any = nbformat.read(path, as_version=4)
-    stub = notebook.cells[exercise.stub].source
-    both = with_solution(notebook, exercise)
-    # The kernel goes on from the stub to the solution, as a reader does.
-    both.cells[-2:-2] = copy.deepcopy(with_solution(notebook, exercise, stub).cells[-2:])
-    unattempted = both.cells[-3]
-    for number, cell in enumerate(both.cells):
+    # One kernel goes on from each stub to its solution and to the next exercise, as a reader does.
+    together: Any = nbformat.v4.new_notebook(metadata=notebook.metadata)
+    checkers = []
+    for exercise in HAVE[path]:
+        stub = notebook.cells[exercise.stub].source
+        attempts = (with_solution(notebook, exercise, code).cells for code in (stub, None))
+        for cells in attempts:
+            together.cells += cells
+            checkers.append(cells[-1])
+    for number, cell in enumerate(together.cells):
         cell.id = f"c{number}"
-    execute(both, tmp_path)
-    assert NOT_ATTEMPTED in printed(unattempted)
-    told = printed(both.cells[-1])
-    assert CORRECT.search(told), told
-    assert NOT_ATTEMPTED not in told
+    execute(together, tmp_path)
+    told = [printed(cell) for cell in checkers]
+    assert all(NOT_ATTEMPTED in text for text in told[::2]), told
+    assert all(CORRECT.search(text) and NOT_ATTEMPTED not in text for text in told[1::2]), told
 
 
 @pytest.mark.parametrize(("path", "exercise"), ALL, ids=[f"{p.stem}-{e.stub}" for p, e in ALL])

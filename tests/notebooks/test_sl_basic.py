@@ -2,24 +2,20 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from cookbook.notebooks.exercises import exercises
 from cookbook.notebooks.stamp import code_cells
+from tests.engine.processes import EngineProcess
 from tests.notebooks.loop_kernel import (
     NotebookKernel,
     assignments,
     checked,
     final_tensors,
     lines,
-    logged,
     read_notebook,
 )
-
-if TYPE_CHECKING:
-    from tests.conftest import Engine
 
 NOTEBOOK = read_notebook("sl_basic")
 TINY = {"max_steps": 6, "batch_size": 1, "lora_rank": 2, "n_test": 2}
@@ -34,37 +30,40 @@ def cell_with(text: str) -> str:
 class Kernel(NotebookKernel):
     """Runs the cells up to training, but for pictures and baseline."""
 
-    def __init__(self, engine: "Engine") -> None:
+    def __init__(self, engine: EngineProcess) -> None:
         super().__init__(engine)
+        self.model_name = str(engine.model)
         self.training = cell_with("supervised.train(")
         self.run(cell_with("import tinker"))
         self.run(cell_with("learning_rate: float"))
 
     def open(self, log_path: Path) -> None:
         """Run the cells before training with tiny settings on a folder."""
-        self.run(assignments({**TINY, "log_path": str(log_path)}))
+        self.run(assignments({**TINY, "model_name": self.model_name, "log_path": str(log_path)}))
         for text in ("start.parameters(", "service = connect(", "FORM = "):
             self.run(cell_with(text))
 
 
 @pytest.fixture
-def kernel(engine: "Engine") -> Iterator[Kernel]:
-    started = Kernel(engine)
+def kernel(small_engine: EngineProcess) -> Iterator[Kernel]:
+    started = Kernel(small_engine)
     yield started
     started.close()
 
 
 @pytest.mark.slow
 def test_interrupted_cell_run_again_ends_the_same(
-    kernel: Kernel, engine: "Engine", tmp_path: Path
+    kernel: Kernel, small_engine: EngineProcess, tmp_path: Path
 ) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     kernel.open(whole)
     kernel.run(kernel.training)
 
     kernel.open(cut)
-    told = kernel.interrupt_training(logged(cut, 2))
-    assert told.get("ename") == "KeyboardInterrupt"
+    shown = "live.update(draw_run)"
+    stopped = f"{shown} or metrics['step'] == 2 and signal.raise_signal(signal.SIGINT)"
+    kernel.run("import signal")
+    kernel.interrupted(kernel.training.replace(shown, stopped))
     assert 2 <= lines(cut, "checkpoints.jsonl")[-1]["step"] < TINY["max_steps"]
     kernel.run(kernel.training)
 
@@ -72,7 +71,7 @@ def test_interrupted_cell_run_again_ends_the_same(
     assert [line["step"] for line in steps] == [*range(TINY["max_steps"] + 1)]
     assert steps == lines(whole, "metrics.jsonl")
     assert lines(cut, "checkpoints.jsonl")[-1]["final"]
-    assert final_tensors(cut, engine) == final_tensors(whole, engine)
+    assert final_tensors(cut, small_engine) == final_tensors(whole, small_engine)
 
 
 BYTES = "import math\ndef bits_per_byte(loss_sum, text):\n return "

@@ -2,33 +2,23 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.notebooks.loop_kernel import (
-    LoopKernel,
-    checked,
-    final_tensors,
-    lines,
-    logged,
-    read_notebook,
-)
-
-if TYPE_CHECKING:
-    from tests.conftest import Engine
+from tests.engine.processes import EngineProcess
+from tests.notebooks.loop_kernel import LoopKernel, checked, final_tensors, lines, read_notebook
 
 NOTEBOOK = read_notebook("sl_loop")
 TINY = {"max_steps": 5, "save_every": 2, "batch_size": 1, "lora_rank": 2, "n_test": 4}
-KILLED_AFTER = 3  # logged steps; the last checkpoint is one step older
+IN_FLIGHT, LOGGED = "update.result()", "curve = ["  # lines of the training cell
 
 
-def new_kernel(engine: "Engine", log_path: Path) -> LoopKernel:
+def new_kernel(engine: EngineProcess, log_path: Path) -> LoopKernel:
     """Return a kernel ready to train, tiny and without the baseline."""
     return LoopKernel("sl_loop", engine, log_path, TINY, {"evaluate(base)": "(None, None, None)"})
 
 
-def same_run(folder: Path, reference: Path, engine: "Engine") -> None:
+def same_run(folder: Path, reference: Path, engine: EngineProcess) -> None:
     """Assert that two runs logged the same numbers and saved the same final tensors."""
     assert lines(folder, "metrics.jsonl") == lines(reference, "metrics.jsonl")
     steps = [line["step"] for line in lines(folder, "checkpoints.jsonl")]
@@ -37,9 +27,11 @@ def same_run(folder: Path, reference: Path, engine: "Engine") -> None:
 
 
 @pytest.fixture(scope="module")
-def kernel(engine: "Engine", tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopKernel]:
+def kernel(
+    small_engine: EngineProcess, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LoopKernel]:
     """One kernel for all tests of this file."""
-    started = new_kernel(engine, tmp_path_factory.mktemp("runs") / "reference")
+    started = new_kernel(small_engine, tmp_path_factory.mktemp("runs") / "reference")
     yield started
     started.close()
 
@@ -56,28 +48,30 @@ def reference(kernel: LoopKernel, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.mark.slow
 def test_interrupted_cell_run_again_ends_the_same(
-    kernel: LoopKernel, reference: Path, engine: "Engine", tmp_path: Path
+    kernel: LoopKernel, reference: Path, small_engine: EngineProcess, tmp_path: Path
 ) -> None:
     kernel.open(tmp_path)
-    for count in (1, KILLED_AFTER):  # before the first checkpoint, and a step after one
-        told = kernel.interrupt_training(logged(tmp_path, count))
-        assert told.get("ename") == "KeyboardInterrupt"
-    assert lines(tmp_path, "checkpoints.jsonl")[-1]["step"] < TINY["max_steps"]
+    # Before the first checkpoint, in the step after one, and after a step that the next repeats.
+    for line, step in ((LOGGED, 0), (IN_FLIGHT, 2), (LOGGED, 2)):
+        kernel.interrupt_training(line, step)
+        assert len(lines(tmp_path, "metrics.jsonl")) == step + (line == LOGGED)
+    assert lines(tmp_path, "checkpoints.jsonl")[-1]["step"] == 2
     kernel.run(kernel.training)
-    same_run(tmp_path, reference, engine)
+    same_run(tmp_path, reference, small_engine)
     kernel.run(kernel.training)  # a finished run stays as it is
-    same_run(tmp_path, reference, engine)
+    same_run(tmp_path, reference, small_engine)
 
 
 @pytest.mark.slow
 def test_killed_kernel_and_a_new_session_end_the_same(
-    kernel: LoopKernel, reference: Path, engine: "Engine", tmp_path: Path
+    kernel: LoopKernel, reference: Path, small_engine: EngineProcess, tmp_path: Path
 ) -> None:
-    new_kernel(engine, tmp_path).kill_training(logged(tmp_path, KILLED_AFTER))
-    assert lines(tmp_path, "checkpoints.jsonl")[-1]["step"] < TINY["max_steps"]
+    new_kernel(small_engine, tmp_path).kill_training(LOGGED, 2)
+    assert [row["step"] for row in lines(tmp_path, "metrics.jsonl")] == [0, 1, 2]
+    assert lines(tmp_path, "checkpoints.jsonl")[-1]["step"] == 2
     kernel.open(tmp_path)
     kernel.run(kernel.training)
-    same_run(tmp_path, reference, engine)
+    same_run(tmp_path, reference, small_engine)
 
 
 @pytest.mark.slow
