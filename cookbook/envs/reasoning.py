@@ -5,6 +5,7 @@ zebra_puzzles uses pycosat, so everything else also works without it.
 """
 
 import asyncio
+import importlib
 import importlib.util
 import re
 import sys
@@ -111,6 +112,4 @@ def _reasoning_gym() -> Any:
         sys.modules["pycosat"] = ModuleType("pycosat")  # installed without a compiler
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # of cellpylib, when first compiled
-        import reasoning_gym
-
-    return reasoning_gym
+        return importlib.import_module("reasoning_gym")
