@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +25,8 @@ class SharedPrompts:
             "temperature": temperature,
             "stop": renderer.get_stop_token_ids(),
         }
-        self._seeds = random.Random(key)
+        self._key = key
+        self._asked: Counter[tuple[int, ...]] = Counter()
         self._waiting: dict[tuple[int, ...], list[asyncio.Future[Any]]] = {}
         self._requests: set[asyncio.Task[None]] = set()
 
@@ -45,7 +47,7 @@ class SharedPrompts:
         self._waiting = {}
 
     async def _request(self, prompt: tuple[int, ...], futures: list[asyncio.Future[Any]]) -> None:
-        params = tinker.SamplingParams(**self._settings, seed=self._seeds.getrandbits(31))
+        params = tinker.SamplingParams(**self._settings, seed=self._seed(prompt))
         try:
             pending = self._client.sample(
                 tinker.ModelInput.from_ints(list(prompt)), len(futures), params
@@ -61,6 +63,11 @@ class SharedPrompts:
             for future, sequence in zip(futures, response.sequences, strict=True):
                 if not future.done():  # its episode may have been given up meanwhile
                     future.set_result(sequence)
+
+    def _seed(self, prompt: tuple[int, ...]) -> int:
+        # Of the prompt rather than of the order of requests, which depends on what ends first.
+        self._asked[prompt] += 1
+        return random.Random(f"{self._key} {self._asked[prompt]} {prompt}").getrandbits(31)
 
 
 async def answer(pending: Any) -> Any:

@@ -49,7 +49,7 @@ def user(text: str) -> dict[str, Any]:
 class Talk:
     """An environment of a script: a step, an error to raise, or a coroutine function to await."""
 
-    def __init__(self, *script: Any, opening: Any = "hello") -> None:
+    def __init__(self, *script: Any, opening: Any = "9") -> None:
         self.script, self.opening = iter(script or [Step(reward=1.0)]), opening
         self.replies: list[Reply] = []
 
