@@ -6,7 +6,8 @@ server that fails ends the rollout, as nothing could go on.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -100,9 +101,12 @@ async def _play_group(player: Player, client: Any, problem: Problem, size: int, 
     failures = [outcome for outcome in played if isinstance(outcome, str)]
     try:
         replies = [[turn.reply for turn in episode.turns] for episode in episodes]
-        added = await _env_call(player, problem.group_rewards(replies))
+        found = await _env_call(player, problem.group_rewards, replies)
+        added = [_number("group_rewards' part", value) for value in found]
+        if len(added) != len(episodes):
+            raise _EnvFailure(f"error: {len(added)} group_rewards for {len(episodes)} episodes")
         episodes = [
-            replace(episode, group_reward=float(more))
+            replace(episode, group_reward=more)
             for episode, more in zip(episodes, added, strict=True)
         ]
     except _EnvFailure as failure:
@@ -119,7 +123,7 @@ async def _play_or_fail(player: Player, sampler: SharedPrompts, env: Env) -> Epi
 
 async def _play_env(player: Player, sampler: SharedPrompts, env: Env) -> Episode:
     renderer, tools = player.renderer, getattr(env, "tools", None)
-    messages: list[Any] = list(await _env_call(player, env.start()))
+    messages: list[Any] = list(await _env_call(player, env.start))
     opening, turns = len(messages), list[Turn]()
     prompt = renderer.render_ids(messages, tools=tools, add_generation_prompt=True)
 
@@ -129,14 +133,14 @@ async def _play_env(player: Player, sampler: SharedPrompts, env: Env) -> Episode
     while True:
         sequence = await sampler.sample(prompt)
         reply = _reply(renderer, prompt, sequence, tools)
-        step: Step = await _env_call(player, env.step(reply))
+        step = _checked(await _env_call(player, env.step, reply))
         turns.append(
             Turn(
                 prompt=prompt,
                 tokens=list(sequence.tokens),
                 logprobs=list(sequence.logprobs),
                 reply=reply,
-                reward=float(step.reward),
+                reward=step.reward,
                 metrics=step.metrics,
             )
         )
@@ -179,17 +183,35 @@ class _EnvFailure(Exception):
     """An environment raised or took too long; the text says which."""
 
 
-async def _env_call(player: Player, call: Any) -> Any:
+async def _env_call(player: Player, method: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
     limit = asyncio.timeout(player.env_timeout_s)
     try:
         async with limit:
-            return await call
+            return await method(*arguments)
     except TimeoutError as error:
         if not limit.expired():
             raise _EnvFailure(_told(error)) from error
         raise _EnvFailure(f"timeout: no answer within {player.env_timeout_s:g} s") from error
     except Exception as error:
         raise _EnvFailure(_told(error)) from error
+
+
+def _checked(step: Any) -> Step:
+    """Return the step with plain numbers; a bad one is its environment's failure, not the run's."""
+    if not isinstance(step, Step):
+        raise _EnvFailure(f"error: step returned {step!r:.80}, expected a Step")
+    metrics = {name: _number(f"metric {name!r}", value) for name, value in step.metrics.items()}
+    return replace(step, reward=_number("reward", step.reward), metrics=metrics)
+
+
+def _number(what: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise _EnvFailure(f"error: {what} is {value!r:.80}, expected a finite number")
+    return number
 
 
 def _told(error: Exception) -> str:
