@@ -72,14 +72,15 @@ def whole(least: int, none: bool = False) -> Rule:
     return fits, f"a whole number from {least} on" + (", or None" if none else "")
 
 
-def number(least: float, example: str) -> Rule:
-    """Return the rule of a finite number of at least `least`."""
+def number(least: float, example: str, most: float = math.inf) -> Rule:
+    """Return the rule of a finite number of at least `least` and at most `most`."""
 
     def fits(value: Any) -> bool:
         real = isinstance(value, int | float) and not isinstance(value, bool)
-        return real and math.isfinite(value) and value >= least
+        return real and math.isfinite(value) and least <= value <= most
 
-    return fits, f"a number from {least:g} on, such as {example}"
+    upper = "on" if most == math.inf else f"to {most:g}"
+    return fits, f"a number from {least:g} {upper}, such as {example}"
 
 
 def one_of(options: tuple[str, ...]) -> Rule:

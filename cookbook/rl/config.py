@@ -103,7 +103,7 @@ class Config(Settings):
         "substeps": whole(1),
         "max_staleness": whole(0),
         "kl_coef": number(0, "0.05"),
-        "kl_discount": number(0, "0.9"),
+        "kl_discount": number(0, "0.9", most=1),
         "kl_reference": text("a tinker:// sampler path, or '' for the base model", empty=True),
         "start_from": text("a tinker:// state path, or '' for a fresh adapter", empty=True),
         "eval_every": whole(0),

@@ -33,8 +33,8 @@ def penalise_distance(
     Formula: with ``d_t = q_t - ref_t`` on sampled tokens (q the sampler's log-probability) and its
     mean D over the whole batch, ``A_t += coefficient * x_t``, where ``x_t = D - d_t``, or with a
     discount g the sum of the ``g^k x_(t+k)`` still to come. D estimates KL(policy || reference) in
-    nats per token. Subtracting it leaves the batch's mean advantage as it was, so that the penalty
-    says which tokens to prefer, not whether to sample more of everything.
+    nats per token. Subtracting it leaves the batch's mean advantage as it was (without a discount),
+    so that the penalty says which tokens to prefer, not whether to sample more of everything.
     Source: the public tinker-cookbook's KL penalty; k1 of Schulman 2020, "Approximating KL
     Divergence".
 
