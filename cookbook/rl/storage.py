@@ -23,15 +23,17 @@ def store_rollouts(
     groups: Sequence[Group],
     advantages_P_E: Sequence[np.ndarray] | None = None,
 ) -> None:
-    """Write the episodes of a step, failures included.
+    """Write the episodes of a step, failures included; no file for no groups.
 
     Args:
         log_path: the run's folder.
         split: "train" or "test".
-        step: optimiser steps that the weights had had.
+        step: the step of the log that it belongs to.
         groups: what was played (P).
         advantages_P_E: each episode's advantage; None where nothing is trained.
     """
+    if not groups:
+        return
     records = []
     for index, group in enumerate(groups):
         where = {"step": step, "split": split, "group": index, "problem": group.problem.name}
