@@ -39,7 +39,7 @@ def turn(prompt: Sequence[int], tokens: Sequence[int], logprobs: Sequence[float]
 
 
 def episode(*turns: Turn, **more: Any) -> Episode:
-    return Episode(**{"ending": "done", **more}, messages=[], turns=turns)
+    return Episode(**{"ending": "done", **more}, messages=[], opening=0, turns=turns)
 
 
 def user(text: str) -> dict[str, Any]:
