@@ -48,7 +48,7 @@ TEST = {
     f"test/env/all/{name}{bound}"
     for name in ("reward/total", "correct")
     for bound in ("", "_ci95_low", "_ci95_high")
-}
+} | {"test/env/all/total_episodes"}
 
 
 def of_sets(*names):
