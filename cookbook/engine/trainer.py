@@ -85,6 +85,9 @@ class TrainingRun:
         inputs = {
             name: _concatenated([d.inputs[name] for d in data], device) for name in data[0].inputs
         }
+        inputs["datum"] = _concatenated(
+            [np.full(d.targets.size, i) for i, d in enumerate(data)], device
+        )
         logprobs = target_logprobs(
             self.base,
             self.adapter,
