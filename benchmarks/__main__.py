@@ -19,13 +19,18 @@ import torch
 
 from benchmarks import ours, workloads
 from benchmarks.alternatives import LlamaCpp, Transformers
+from benchmarks.direct import Direct
 from benchmarks.floor import Floor
 from benchmarks.picture import draw
+from cookbook.engine.base import load_weights
+from cookbook.engine.config import read_config
+from cookbook.engine.runtime import pick_dtype
 from cookbook.engine.weights import resolve_model
 from cookbook.models import DEFAULT_MODEL
 
 HERE = Path(__file__).parent
 GENERATE, PEFT, LLAMA = "transformers generate", "transformers + peft", "llama.cpp 4-bit"
+DIRECT = "ours without the server"
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class Job:
         others: the alternatives doing it, by name.
         goals: the ratio wanted of each.
         floor: seconds of the matrix products alone.
+        direct: the engine without its server, where its share is wanted.
+        server_goal: the most of our time that HTTP, serialisation and scheduling may take.
     """
 
     name: str
@@ -45,9 +52,13 @@ class Job:
     others: dict[str, Callable[[], None]]
     goals: dict[str, float]
     floor: float
+    direct: Callable[[], None] | None = None
+    server_goal: float = 0.0
 
 
-def jobs(engine: ours.Engine, hf: Transformers, llama: LlamaCpp, floor: Floor) -> list[Job]:
+def jobs(
+    engine: ours.Engine, hf: Transformers, llama: LlamaCpp, floor: Floor, direct: Direct
+) -> list[Job]:
     """Return the jobs of the table."""
     table = []
     for prompts, copies, tokens, goals in (
@@ -61,7 +72,15 @@ def jobs(engine: ours.Engine, hf: Transformers, llama: LlamaCpp, floor: Floor) -
             others[LLAMA] = lambda job=job: llama.sample(job)
         name = f"sample {job.sequences} × {tokens} tokens"
         table.append(
-            Job(name, lambda job=job: engine.sample(job), others, goals, floor.sampling(job))
+            Job(
+                name,
+                lambda job=job: engine.sample(job),
+                others,
+                goals,
+                floor.sampling(job),
+                lambda job=job: direct.sample(job),
+                0.10,
+            )
         )
     rows = workloads.conversations()
     tokens = sum(map(len, rows.tokens))
@@ -72,6 +91,8 @@ def jobs(engine: ours.Engine, hf: Transformers, llama: LlamaCpp, floor: Floor) -
             {PEFT: lambda: hf.train(rows)},
             {PEFT: 3.0},
             floor.training(rows),
+            lambda: direct.train(rows),
+            0.05,
         )
     )
     rl = workloads.sampling(8, 8, 24)
@@ -91,6 +112,8 @@ def jobs(engine: ours.Engine, hf: Transformers, llama: LlamaCpp, floor: Floor) -
 def measure(job: Job, repeats: int) -> dict:
     """Return the medians and spreads of a job after one warm-up each, programs taking turns."""
     programs = {"ours": job.ours, **job.others}
+    if job.direct:
+        programs[DIRECT] = job.direct
     for work in programs.values():
         work()
     seconds: dict[str, list[float]] = {name: [] for name in programs}
@@ -101,10 +124,13 @@ def measure(job: Job, repeats: int) -> dict:
     mine = median(seconds["ours"])
     for name, times in seconds.items():
         told = {"median_s": median(times), "min_s": min(times), "max_s": max(times)}
-        if name != "ours":
+        if name in job.others:
             told |= {"ratio": median(times) / mine, "goal": job.goals[name]}
         result["programs"][name] = told
     result["floor_share"] = job.floor / mine
+    if job.direct:
+        result["server_share"] = 1 - median(seconds[DIRECT]) / mine
+        result["server_goal"] = job.server_goal
     return result
 
 
@@ -116,6 +142,9 @@ def show(result: dict) -> None:
         line = f"  {name:28s} {told['median_s']:7.2f} s  ({spread})"
         if "ratio" in told:
             line += f"   ours is {told['ratio']:.1f} × as fast, goal {told['goal']:.0f}"
+        elif name == DIRECT:
+            line += f"   HTTP and scheduling take {result['server_share']:.1%} of ours"
+            line += f", goal {result['server_goal']:.0%}"
         else:
             line += f"   matrix products alone are {result['floor_share']:.0%} of it"
         print(line, flush=True)
@@ -132,11 +161,12 @@ def main() -> None:
     folder = resolve_model(DEFAULT_MODEL)
     first = [ours.seconds_to_first_result(DEFAULT_MODEL) for _ in range(options.repeats)]
     print(f"connect() to the first training result: {median(first):.2f} s, goal 3")
-    floor = Floor(folder)
-    engine, hf = ours.Engine(DEFAULT_MODEL), Transformers(folder)
+    dtype = pick_dtype("auto", "cpu")  # what the engine takes here; all but llama.cpp use it
+    weights = load_weights(folder, read_config(folder), dtype, "cpu")
+    engine, hf = ours.Engine(DEFAULT_MODEL), Transformers(folder, dtype)
     llama = LlamaCpp(slots=64, threads=threads)
     results = []
-    for job in jobs(engine, hf, llama, floor):
+    for job in jobs(engine, hf, llama, Floor(weights), Direct(weights, folder)):
         if options.only in job.name:
             results.append(measure(job, options.repeats))
             show(results[-1])
@@ -144,6 +174,7 @@ def main() -> None:
     packages = ("torch", "tinker", "transformers", "peft", "xllamacpp")
     written = {
         "machine": {"cores": os.cpu_count(), "threads": threads, "system": platform.system()},
+        "dtype": str(dtype).removeprefix("torch."),
         "versions": {name: version(name) for name in packages},
         "repeats": options.repeats,
         "first_result_s": {"median_s": median(first), "goal_s": 3.0},

@@ -20,11 +20,11 @@ MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 class Transformers:
-    """`generate` on merged weights; `peft` with AdamW for training; both in float32."""
+    """`generate` on merged weights; `peft` with AdamW for training; the adapter in float32."""
 
-    def __init__(self, folder: Path) -> None:
-        self.merged = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
+        self.merged = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+        base = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
         settings = peft.LoraConfig(r=RANK, lora_alpha=32, target_modules=list(MODULES))
         self.model = peft.get_peft_model(base, settings)
         parameters = [p for p in self.model.parameters() if p.requires_grad]

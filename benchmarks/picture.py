@@ -14,7 +14,7 @@ def draw(results: dict[str, Any], file: Path) -> None:
         (f"{job['job']}\nagainst {name}", told["ratio"], told["goal"])
         for job in results["jobs"]
         for name, told in job["programs"].items()
-        if name != "ours"
+        if "ratio" in told
     ]
     if not bars:
         return

@@ -31,7 +31,7 @@ class _Rotate(torch.autograd.Function):
 
 def _turn(x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
     half = x.shape[-1] // 2
-    cosines, sines = cosines[:, None].to(x.dtype), sines[:, None].to(x.dtype)
+    cosines, sines = cosines[:, None], sines[:, None]
     turned = x * cosines
     turned[..., :half].addcmul_(x[..., half:], sines[..., :half], value=-1)
     turned[..., half:].addcmul_(x[..., :half], sines[..., half:])
@@ -139,16 +139,26 @@ class KVCache:
             by_slot = tensor[layer].unflatten(0, (-1, n))
             by_slot[slots, :, : len(new)] = new.transpose(0, 1)
 
+    def places(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return where slots 0..B-1 keep `positions` (B,): rows and columns of a layer's tensor."""
+        n = self.config.kv_heads
+        rows = torch.arange(len(positions) * n, device=positions.device)
+        return rows, positions.repeat_interleave(n)
+
     def append(
-        self, layer: int, positions: torch.Tensor, k: torch.Tensor, v: torch.Tensor, length: int
+        self,
+        layer: int,
+        places: tuple[torch.Tensor, torch.Tensor],
+        k: torch.Tensor,
+        v: torch.Tensor,
+        length: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store one new key and value (B, kv_heads, head_dim) per slot at its position.
+        """Store one new key and value (B, kv_heads, head_dim) per slot at its place.
 
         Returns:
             Keys and values (B * kv_heads, length, head_dim) of the first `length` positions.
         """
-        rows = torch.arange(k.shape[0] * k.shape[1], device=k.device)
-        columns = positions.repeat_interleave(k.shape[1])
+        rows, columns = places
         for tensor, new in ((self.keys, k), (self.values, v)):
             tensor[layer, rows, columns] = new.reshape(len(rows), -1)
         return self.keys[layer, : len(rows), :length], self.values[layer, : len(rows), :length]

@@ -71,7 +71,8 @@ def forward(
 ) -> torch.Tensor:
     """Return the final hidden states (N, D) of N tokens at their positions; `attend` says how."""
     config = weights.config
-    cosines, sines = weights.cosines[positions], weights.sines[positions]
+    dtype = weights.embedding.dtype
+    cosines, sines = weights.cosines[positions].to(dtype), weights.sines[positions].to(dtype)
     x = embed(weights, tokens)
     for i, layer in enumerate(weights.layers):
         attention, mlp = f"model.layers.{i}.self_attn", f"model.layers.{i}.mlp"
@@ -125,10 +126,11 @@ def decode_step(
         adapter: LoRA pairs to apply on top of the weights.
     """
     K = int(positions.max()) + 1
+    places = cache.places(positions)
     later = torch.arange(K, device=weights.device)[None] > positions[:, None]  # (B, K)
 
     def attend(i: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        keys, values = cache.append(i, positions, k, v, K)
+        keys, values = cache.append(i, places, k, v, K)
         scores = torch.bmm(q.reshape(len(keys), -1, q.shape[-1]), keys.transpose(1, 2))
         scores.view(len(tokens), -1, K).masked_fill_(later[:, None], float("-inf"))
         return torch.bmm(scores.softmax(-1), values).view(len(tokens), -1)

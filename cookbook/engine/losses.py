@@ -14,9 +14,29 @@ import torch
 
 from cookbook.engine.errors import UserError
 
-Inputs = Mapping[str, torch.Tensor]  # each (P,) float32, aligned with the logprobs
+# Each (P,) float32, aligned with the logprobs; `datum` (int64) numbers the datum of each position.
+Inputs = Mapping[str, torch.Tensor]
 Config = Mapping[str, float]
+Ratio = Callable[[torch.Tensor, Inputs], torch.Tensor]
 LOW, HIGH = "clip_low_threshold", "clip_high_threshold"
+
+
+def token_ratio(p: torch.Tensor, inputs: Inputs) -> torch.Tensor:
+    """Return r (P,)."""
+    return (p - inputs["logprobs"]).exp()
+
+
+def sequence_ratio(p: torch.Tensor, inputs: Inputs) -> torch.Tensor:
+    """Return each datum's geometric mean of r over `sequence_ratio_mask`, with p's gradient (P,).
+
+    A datum whose mask is 0 everywhere has the ratio 1.
+    """
+    datum, fixed = inputs["datum"], p.detach()
+    masked = (inputs["sequence_ratio_mask"] != 0).to(p.dtype)
+    sums = p.new_zeros(2, int(datum.max()) + 1)
+    sums.index_add_(1, datum, torch.stack([masked, masked * (fixed - inputs["logprobs"])]))
+    means = sums[1] / sums[0].clamp(min=1)
+    return (means[datum] + p - fixed).exp()
 
 
 @dataclass(frozen=True)
@@ -27,13 +47,15 @@ class Loss:
         formula: from logprobs (P,), inputs and configuration to the loss of each position (P,).
         required: the inputs besides the targets; `weights` is optional everywhere.
         trained: the input whose zeros mark positions without gradient.
-        defaults: configuration keys and their values unless given.
+        defaults: configuration keys and their values unless given; None must be given.
+        ratio: from logprobs and inputs to what bounds apply to and metrics tell.
     """
 
     formula: Callable[[torch.Tensor, Inputs, Config], torch.Tensor]
     required: tuple[str, ...]
     trained: str
-    defaults: Config = field(default_factory=dict)
+    defaults: Mapping[str, float | None] = field(default_factory=dict)
+    ratio: Ratio = token_ratio
 
 
 def cross_entropy(p: torch.Tensor, inputs: Inputs, config: Config) -> torch.Tensor:
@@ -46,7 +68,7 @@ def importance_sampling(p: torch.Tensor, inputs: Inputs, config: Config) -> torc
 
     Source: Williams 1992 (REINFORCE) with the usual off-policy ratio; the ratio is not clipped.
     """
-    return -inputs["weights"] * _ratio(p, inputs) * inputs["advantages"]
+    return -inputs["weights"] * token_ratio(p, inputs) * inputs["advantages"]
 
 
 def ppo(p: torch.Tensor, inputs: Inputs, config: Config) -> torch.Tensor:
@@ -55,7 +77,21 @@ def ppo(p: torch.Tensor, inputs: Inputs, config: Config) -> torch.Tensor:
     Source: Schulman et al. 2017 (PPO, arXiv:1707.06347), equation 7. A position whose ratio has
     already moved past its bound in the direction that A asks for has no gradient.
     """
-    ratio, advantages = _ratio(p, inputs), inputs["advantages"]
+    return _bounded(token_ratio(p, inputs), inputs, config)
+
+
+def gspo(p: torch.Tensor, inputs: Inputs, config: Config) -> torch.Tensor:
+    """Return what `ppo` does with one ratio for all positions of a datum.
+
+    Source: Zheng et al. 2025 (GSPO, arXiv:2507.18071), section 4.3, the variant in which each token
+    keeps its own advantage and gradient. Its bounds are far tighter than those of ppo (the paper
+    has 1 - 3e-4 and 1 + 4e-4), so they have no default.
+    """
+    return _bounded(sequence_ratio(p, inputs), inputs, config)
+
+
+def _bounded(ratio: torch.Tensor, inputs: Inputs, config: Config) -> torch.Tensor:
+    advantages = inputs["advantages"]
     clipped = ratio.clamp(config[LOW], config[HIGH])
     return -inputs["weights"] * torch.minimum(ratio * advantages, clipped * advantages)
 
@@ -66,7 +102,7 @@ def cispo(p: torch.Tensor, inputs: Inputs, config: Config) -> torch.Tensor:
     Source: MiniMax-M1 2025 (CISPO, arXiv:2506.13585), equation 4. The ratio only weighs the
     gradient, so that every position keeps one.
     """
-    ratio = _ratio(p.detach(), inputs).clamp(config[LOW], config[HIGH])
+    ratio = token_ratio(p.detach(), inputs).clamp(config[LOW], config[HIGH])
     return -inputs["weights"] * ratio * inputs["advantages"] * p
 
 
@@ -81,15 +117,18 @@ def dro(p: torch.Tensor, inputs: Inputs, config: Config) -> torch.Tensor:
     return -inputs["weights"] * gain
 
 
-def _ratio(p: torch.Tensor, inputs: Inputs) -> torch.Tensor:
-    return (p - inputs["logprobs"]).exp()
-
-
 _RATIO_INPUTS = ("logprobs", "advantages")
 LOSSES = {
     "cross_entropy": Loss(cross_entropy, ("weights",), "weights"),
     "importance_sampling": Loss(importance_sampling, _RATIO_INPUTS, "advantages"),
     "ppo": Loss(ppo, _RATIO_INPUTS, "advantages", {LOW: 0.8, HIGH: 1.2}),
+    "gspo": Loss(
+        gspo,
+        (*_RATIO_INPUTS, "sequence_ratio_mask"),
+        "advantages",
+        {LOW: None, HIGH: None},
+        sequence_ratio,
+    ),
     "cispo": Loss(cispo, _RATIO_INPUTS, "advantages", {LOW: 0.0, HIGH: 4.0}),
     "dro": Loss(dro, _RATIO_INPUTS, "weights", {"beta": 0.05}),
 }
@@ -121,7 +160,10 @@ def loss_call(name: str, given: Mapping[str, float]) -> LossCall:
     if unknown:
         allowed = f"takes {', '.join(defaults)}" if defaults else "takes no configuration"
         raise UserError(f"loss_fn_config has {', '.join(unknown)}; {name} {allowed}")
-    config = {key: given.get(key, value) for key, value in defaults.items()}
+    known = {key: value for key, value in defaults.items() if value is not None}
+    config = {**known, **given}
+    if lacking := [key for key in defaults if key not in config]:
+        raise UserError(f"loss_fn_config lacks {', '.join(lacking)}; {name} has no default for it")
     if LOW in config and not 0 <= config[LOW] <= 1 <= config[HIGH] < float("inf"):
         raise UserError(
             f"loss_fn_config bounds the ratio by {config[LOW]} and {config[HIGH]}; they are bounds "
@@ -146,7 +188,7 @@ def ratio_sums(call: LossCall, p: torch.Tensor, inputs: Inputs) -> dict[str, flo
         return {}
     trained = (inputs["advantages"] * inputs["weights"]) != 0
     distance = (p - inputs["logprobs"])[trained]
-    ratio = distance.exp()
+    ratio = call.loss.ratio(p, inputs)[trained]
     sums = {"count": float(trained.sum()), "mean_ratio": float(ratio.sum())}
     sums["kl_div"] = float(-distance.sum())
     if LOW in call.config:

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
+from cookbook.engine.adam import AdamSettings
 from cookbook.engine.base import load_weights
 from cookbook.engine.config import read_config
 from cookbook.engine.errors import NotFoundError, UserError
@@ -23,7 +24,7 @@ from cookbook.engine.linear import multiplies_bfloat16
 from cookbook.engine.lora import Adapter, LoraSpec, load_adapter, save_adapter, spec_to_dict
 from cookbook.engine.losses import LossCall
 from cookbook.engine.store import EXTERNAL, SAMPLER, TRAINING, CheckpointRef, Store
-from cookbook.engine.trainer import AdamSettings, LossResult, TrainingDatum, TrainingRun
+from cookbook.engine.trainer import LossResult, TrainingDatum, TrainingRun
 
 log = logging.getLogger(__name__)
 KEEP_IDLE_SAMPLERS = 4  # an adapter in memory each
@@ -120,7 +121,7 @@ class Runtime:
             self.base, load_adapter(folder, LoraSpec(**manifest["lora"]), self.device)
         )
         if optimizer:
-            run.restore_moments(load_file(folder / "optimizer.safetensors"), manifest["steps"])
+            run.adam.restore(load_file(folder / "optimizer.safetensors"), manifest["steps"])
         return run
 
     def _compatible_manifest(self, ref: CheckpointRef) -> dict[str, Any]:
@@ -167,8 +168,8 @@ class Runtime:
 
         def write(folder: Path) -> None:
             save_adapter(run.adapter, folder, self.model_name)
-            moments = {k: v.cpu().contiguous() for k, v in run.moments().items()}
-            save_file(moments, folder / "optimizer.safetensors")
+            state = {name: tensor.cpu().contiguous() for name, tensor in run.adam.state().items()}
+            save_file(state, folder / "optimizer.safetensors")
 
         return self._save(CheckpointRef(model_id, TRAINING, name), run, write, **options)
 
@@ -191,7 +192,7 @@ class Runtime:
         manifest = {
             "base_model": self.model_name,
             "lora": spec_to_dict(run.adapter.spec),
-            "steps": run.steps,
+            "steps": run.adam.steps,
             "user_metadata": user_metadata or {},
         }
         return {"path": self.store.save(ref, write, manifest, **options)}

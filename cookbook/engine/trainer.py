@@ -1,6 +1,6 @@
 """One training run's state and its operations: forward, backward, optimiser step.
 
-Owns: an adapter, its gradients and its Adam moments. Everything here runs on the worker thread.
+Owns: an adapter and its gradients. Everything here runs on the worker thread.
 """
 
 from collections import defaultdict
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from cookbook.engine.adam import Adam, AdamSettings
 from cookbook.engine.base import Weights
 from cookbook.engine.decoder import forward_packed
 from cookbook.engine.errors import UserError
@@ -42,39 +43,13 @@ class LossResult:
     metrics: dict[str, float]
 
 
-@dataclass(frozen=True, kw_only=True)
-class AdamSettings:
-    """Settings of one optimiser step; defaults are the SDK's."""
-
-    learning_rate: float = 1e-4
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-12
-    weight_decay: float = 0.0
-    grad_clip_norm: float = 0.0
-
-    def __post_init__(self) -> None:
-        checks = {
-            "learning_rate": (self.learning_rate, self.learning_rate >= 0, "at least 0"),
-            "beta1": (self.beta1, 0 <= self.beta1 < 1, "in [0, 1)"),
-            "beta2": (self.beta2, 0 <= self.beta2 < 1, "in [0, 1)"),
-            "eps": (self.eps, self.eps >= 0, "at least 0"),
-            "weight_decay": (self.weight_decay, self.weight_decay >= 0, "at least 0"),
-            "grad_clip_norm": (self.grad_clip_norm, self.grad_clip_norm >= 0, "at least 0"),
-        }
-        for name, (value, fine, allowed) in checks.items():
-            if not fine or not np.isfinite(value):
-                raise UserError(f"adam_params.{name} is {value}; it must be finite and {allowed}")
-
-
 class TrainingRun:
     """An adapter being trained on top of shared base weights."""
 
     def __init__(self, base: Weights, adapter: Adapter) -> None:
         self.base = base
         self.adapter = adapter
-        self.steps = 0  # completed optimiser steps
-        self.optimizer = torch.optim.AdamW(adapter.parameters(), lr=0.0)
+        self.adam = Adam(adapter.parameters())
 
     def forward(self, data: list[TrainingDatum], call: LossCall) -> LossResult:
         """Return logprobs and loss without touching gradients."""
@@ -110,6 +85,9 @@ class TrainingRun:
         inputs = {
             name: _concatenated([d.inputs[name] for d in data], device) for name in data[0].inputs
         }
+        inputs["datum"] = _concatenated(
+            [np.full(d.targets.size, i) for i, d in enumerate(data)], device
+        )
         logprobs = target_logprobs(
             self.base,
             self.adapter,
@@ -129,7 +107,7 @@ class TrainingRun:
         return shaped, sums
 
     def optim_step(self, settings: AdamSettings) -> dict[str, float]:
-        """Apply AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) and clear the gradients.
+        """Apply AdamW and clear the gradients.
 
         Without any gradient since the last step this does nothing and reports a norm of 0.
         """
@@ -138,41 +116,17 @@ class TrainingRun:
             return {"unclipped_grad_l2:mean": 0.0}
         limit = settings.grad_clip_norm or float("inf")
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
-        if not np.isfinite(norm):
-            self.optimizer.zero_grad(set_to_none=True)
+        finite = bool(np.isfinite(norm))
+        if finite:
+            self.adam.step(settings)
+        for parameter in parameters:
+            parameter.grad = None
+        if not finite:
             raise UserError(
                 f"the gradient's norm is {norm}: nothing was applied and the gradients were "
                 "cleared. A smaller learning rate or smaller loss inputs keep it finite"
             )
-        for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate
-            group["betas"] = (settings.beta1, settings.beta2)
-            group["eps"] = settings.eps
-            group["weight_decay"] = settings.weight_decay
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.steps += 1
         return {"unclipped_grad_l2:mean": norm}
-
-    def moments(self) -> dict[str, torch.Tensor]:
-        """Return Adam's state by parameter number; empty before the first step."""
-        state = self.optimizer.state
-        return {
-            f"{i}.{key}": state[parameter][key]
-            for i, parameter in enumerate(self.adapter.parameters())
-            for key in ("step", "exp_avg", "exp_avg_sq")
-            if parameter in state
-        }
-
-    def restore_moments(self, tensors: Mapping[str, torch.Tensor], steps: int) -> None:
-        """Put back what `moments` returned."""
-        for i, parameter in enumerate(self.adapter.parameters()):
-            if f"{i}.step" in tensors:
-                moments = ("exp_avg", "exp_avg_sq")
-                state = {key: tensors[f"{i}.{key}"].to(parameter.device) for key in moments}
-                # The step count stays on the CPU, where AdamW reads it.
-                self.optimizer.state[parameter] = {"step": tensors[f"{i}.step"], **state}
-        self.steps = steps
 
 
 def _concatenated(arrays: list[np.ndarray], device: torch.device) -> torch.Tensor:

@@ -12,12 +12,12 @@ from starlette.responses import JSONResponse, Response
 from tinker import types
 
 from cookbook.engine import wire_training
+from cookbook.engine.adam import AdamSettings
 from cookbook.engine.backend import Backend
 from cookbook.engine.errors import UserError
 from cookbook.engine.http import MAX_BODY_BYTES, RouteTable, json_body, parse, strings, too_large
 from cookbook.engine.lora import LoraSpec
 from cookbook.engine.store import check_name, check_ttl, parse_path
-from cookbook.engine.trainer import AdamSettings
 
 
 class TrainingRoutes:

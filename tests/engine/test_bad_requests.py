@@ -85,7 +85,14 @@ IMAGE = types.ImageChunk(data=b"", format="png", expected_tokens=1)
 NAME_RULE = "allowed are letters, digits"
 TRAINING = {
     "unknown loss": (backward(datum(ROW), loss="hinge"), "loss_fn is 'hinge'; this engine has"),
-    "loss of a later version": (backward(datum(ROW), loss="gspo"), "loss_fn is 'gspo'"),
+    "loss without a public definition": (
+        backward(datum(ROW), loss="stable_reinforce"),
+        "loss_fn is 'stable_reinforce'",
+    ),
+    "bounds that have no default": (
+        backward(datum(ROW), loss="gspo", loss_fn_config={"clip_low_threshold": 0.9}),
+        "lacks clip_high_threshold; gspo has no default",
+    ),
     "bounds meant as distances": (
         backward(
             datum(ROW),

@@ -19,10 +19,9 @@ NewRun = Callable[..., tinker.TrainingClient]
 
 
 def values_and_slopes(
-    name: str, config: dict[str, float], p: np.ndarray, q: np.ndarray, a: np.ndarray
+    name: str, config: dict[str, float], p: np.ndarray, r: np.ndarray, q: np.ndarray, a: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The loss of each position and its derivative by p, in float64."""
-    r = np.exp(p - q)
+    """The loss of each position and its derivative by p, in float64; `r` are the ratios."""
     if name == "importance_sampling":
         return -r * a, -r * a
     if name == "dro":
@@ -41,6 +40,7 @@ CASES = [
     ("importance_sampling", {}, {}),
     ("ppo", {}, {"clip_low_threshold": 0.8, "clip_high_threshold": 1.2}),
     ("ppo", {"clip_low_threshold": 0.5, "clip_high_threshold": 1.05}, None),
+    ("gspo", {"clip_low_threshold": 0.9, "clip_high_threshold": 1.02}, None),
     ("cispo", {}, {"clip_low_threshold": 0.0, "clip_high_threshold": 4.0}),
     ("cispo", {"clip_low_threshold": 0.9, "clip_high_threshold": 1.1}, None),
     ("dro", {}, {"beta": 0.05}),
@@ -61,16 +61,24 @@ def test_a_loss_is_what_its_formula_says(
     q = [(p + rng.uniform(-shift, shift, len(p))).astype(np.float32) for p in before]
     a = [rng.normal(size=len(p)).astype(np.float32) for p in before]
     w = [np.asarray([1.0, 0.0, *[0.5] * (len(p) - 2)], np.float32) for p in before]
+    masks = [np.asarray([0.0, *[1.0] * (len(p) - 1)], np.float32) for p in before]
+    masks[1][:] = 0  # a sequence without any position to average has the ratio 1
+    extra = [{"sequence_ratio_mask": mask} if name == "gspo" else {} for mask in masks]
     rows = [
-        datum(row, logprobs=q_i, advantages=a_i, weights=w_i)
-        for row, q_i, a_i, w_i in zip(ROWS, q, a, w, strict=True)
+        datum(row, logprobs=q_i, advantages=a_i, weights=w_i, **more)
+        for row, q_i, a_i, w_i, more in zip(ROWS, q, a, w, extra, strict=True)
     ]
     output = run.forward_backward(rows, name, loss_fn_config=given or None).result()  # pyright: ignore
 
     p, q64, a64, w64 = (np.concatenate(part).astype(np.float64) for part in (before, q, a, w))
-    values, slopes = values_and_slopes(name, config, p, q64, a64)
+    ratio = np.exp(p - q64)
+    if name == "gspo":
+        parts = zip(before, q, masks, strict=True)
+        logs = [((p_i - q_i) * m).sum() / max(m.sum(), 1) for p_i, q_i, m in parts]
+        ratio = np.exp(np.repeat(logs, [len(part) for part in before]))
+    values, slopes = values_and_slopes(name, config, p, ratio, q64, a64)
     assert output.metrics["loss:sum"] == pytest.approx((w64 * values).sum(), rel=1e-4, abs=1e-4)
-    trained, ratio = w64 != 0, np.exp(p - q64)
+    trained = w64 != 0
     mean = {
         "ppo_mean_ratio:mean": ratio[trained].mean(),
         "ppo_kl_div:mean": (q64 - p)[trained].mean(),

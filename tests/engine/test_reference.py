@@ -13,6 +13,7 @@ from scipy.stats import chisquare
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
+from cookbook.engine.adam import AdamSettings
 from cookbook.engine.base import Weights, load_weights
 from cookbook.engine.config import read_config
 from cookbook.engine.generation import GenerationBatch, SampleRequest, SampleResult
@@ -20,7 +21,7 @@ from cookbook.engine.lora import Adapter, LoraSpec, save_adapter
 from cookbook.engine.losses import loss_call
 from cookbook.engine.prompt_scores import PromptQuestions
 from cookbook.engine.sampling import SamplingSettings, choose, new_sequence
-from cookbook.engine.trainer import AdamSettings, TrainingDatum, TrainingRun
+from cookbook.engine.trainer import TrainingDatum, TrainingRun
 
 RANK = 4
 CROSS_ENTROPY = loss_call("cross_entropy", {})
