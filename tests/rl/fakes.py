@@ -39,11 +39,7 @@ def turn(prompt: Sequence[int], tokens: Sequence[int], logprobs: Sequence[float]
 
 
 def episode(*turns: Turn, **more: Any) -> Episode:
-<<<<<<< HEAD
-    return Episode(**{"ending": "done", "opening": 0, **more}, messages=[], turns=turns)
-=======
     return Episode(**{"ending": "done", **more}, messages=[], opening=0, turns=turns)
->>>>>>> 86140093361b05db68f69d2196f407373f3a97e5
 
 
 def user(text: str) -> dict[str, Any]:
