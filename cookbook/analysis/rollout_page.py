@@ -97,9 +97,15 @@ def _episode(record: Record) -> str:
     )
     return (
         f'<details data-reward="{record["reward"]}"><summary><span class="reward">'
-        f"{number(record['reward'])}</span>{escape(question_of(record)[:110])} "
-        f"<small>{escape(metrics)}{told}{ending}</small></summary>{messages}</details>"
+        f"{number(record['reward'])}</span>{escape(_first_line(record['turns'][-1]['text']))}<br>"
+        f"<small>{escape(_first_line(question_of(record)))} · {escape(metrics)}{told}{ending}"
+        f"</small></summary>{messages}</details>"
     )
+
+
+def _first_line(text: str) -> str:
+    line = " ".join(text.split()) or "(empty)"
+    return line if len(line) <= 110 else line[:109] + "…"
 
 
 def _message(message: Record, sampled: bool) -> str:
