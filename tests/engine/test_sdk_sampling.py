@@ -59,7 +59,10 @@ def greedy(sampler: tinker.SamplingClient, text: types.ModelInput) -> list[int]:
 def test_temperature_zero_is_the_same_in_every_sample_and_call(sampler, text, greedy):
     sequences = draw(sampler, text, count=3, stop=[])
     assert [list(sequence.tokens) for sequence in sequences] == [greedy] * 3
-    assert len({sequence.sequence_id for sequence in sequences}) == 3
+
+
+def test_every_sample_has_an_id_of_its_own(sampler, text):
+    assert len({sequence.sequence_id for sequence in draw(sampler, text, count=3)}) == 3
 
 
 @pytest.mark.parametrize("params", [{"top_k": 1}, {"top_p": 1e-9}, {"temperature": 1e-9}])
