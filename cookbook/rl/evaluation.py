@@ -33,7 +33,7 @@ class Evaluation:
         Raises:
             ConfigError: no episode reports the metric.
         """
-        values = [e.metrics[name] for e in self.episodes if name in e.metrics]
+        values = self._values(name)
         if not values:
             raise ConfigError(f"no episode reports {name!r}; the environment's metrics have it not")
         hits = round(sum(values))
@@ -45,14 +45,17 @@ class Evaluation:
         found = _with_bounds(f"{prefix}/reward/total", rewards)
         names = sorted({name for episode in self.episodes for name in episode.metrics})
         for name in names:
-            values = [e.metrics[name] for e in self.episodes if name in e.metrics]
-            found |= _with_bounds(f"{prefix}/{name}", values)
+            found |= _with_bounds(f"{prefix}/{name}", self._values(name))
         return {**found, f"{prefix}/total_episodes": float(len(rewards))}
 
     def told(self, name: str = "correct") -> str:
         """Return a sentence with the rate, its interval and n."""
         rate, low, high = self.rate(name)
-        return f"{rate:.3f}, 95% {low:.3f} to {high:.3f}, n = {len(self.episodes)}"
+        return f"{rate:.3f}, 95% {low:.3f} to {high:.3f}, n = {len(self._values(name))}"
+
+    def _values(self, name: str) -> list[float]:
+        """Return a metric of all episodes that report it."""
+        return [e.metrics[name] for e in self.episodes if name in e.metrics]
 
 
 def evaluate(

@@ -253,6 +253,7 @@ def _evaluate(job: _Job, step: int) -> Metrics:
             config.test_samples,
             f"{config.seed} test",  # the same seeds each time: what changes is the policy
         )
+    _warn_of_failures(evaluation.groups)
     store_rollouts(job.log.path, "test", step, evaluation.groups[: config.keep_groups])
     return {**evaluation.metrics(), **timing}
 

@@ -235,6 +235,15 @@ def test_the_evaluation_after_training_is_of_the_final_weights(config, task, ser
     assert evaluated == [0, 2, N_STEPS]
 
 
+def test_each_step_has_its_own_seeds_and_each_evaluation_the_same(config, server):
+    result = run(config, Task("t", [guess(20)], [guess(30)]), server)
+    assert result.n_steps == N_STEPS
+    calls = [call for sampler in server.samplers for call in sampler.calls]
+    seeds = {number: [c.seed for c in calls if c.prompt == (1, number)] for number in (20, 30)}
+    assert len(set(seeds[20])) == len(seeds[20]) == N_STEPS
+    assert (len(set(seeds[30])), len(seeds[30])) == (1, 3)
+
+
 def test_start_from_loads_the_weights_alone(config, task, server, tmp_path):
     first = run(config, task, server)
     calls = server.n_calls
