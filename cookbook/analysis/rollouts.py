@@ -1,5 +1,6 @@
 """Reading stored rollouts: episodes with their text, rewards and advantages."""
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +8,6 @@ from typing import Any
 
 from cookbook.analysis.table import Table
 from cookbook.analysis.wording import number
-from cookbook.runlog import lines
 
 FOLDER = "rollouts"
 Record = dict[str, Any]
@@ -24,7 +24,9 @@ def read_rollouts(
         step: optimiser steps that the weights had had; None: all.
     """
     files = sorted((Path(log_path).expanduser() / FOLDER).glob("*.jsonl"))
-    records = [record for file in files for record in lines.scan(file).records]
+    # Plain JSON, unlike metrics: a reply that reads "NaN" is text.
+    text = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    records = [json.loads(line) for line in text]
     return [
         record
         for record in records

@@ -50,6 +50,9 @@ class Env(Protocol):
 
     An environment that offers tools has an attribute `tools`, a list of `renderers.ToolSpec`; the
     model family's renderer lays them out and parses calls into `reply.message["tool_calls"]`.
+    All environments share one event loop: work that takes long or may hang belongs into something
+    to be awaited, such as `asyncio.to_thread` or a client with a time limit of its own. A call that
+    blocks stops all others, and no time-out can reach it.
     Players of one game are environments that share an object; a `step` may wait for the others, as
     all environments of a group are played at the same time.
     """

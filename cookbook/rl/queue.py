@@ -1,10 +1,10 @@
 """Rollouts ahead of training, by a bounded number of steps.
 
 With staleness 0 a step samples from the weights it then trains. With k, the rollouts of step s are
-started when the weights have had s - k updates, so that sampling and training overlap; a step
-never trains on samples older than k. Each step's staleness is thus the same in every run. *Left
-out* compared with queues that hand over whatever is ready first: freshness would then depend on
-which environments happen to be fast.
+started when the weights have had s - k updates, so that sampling and training overlap; a step never
+trains on samples older than k. Each step's staleness is thus the same in every run that is not
+interrupted; a resumed one starts from fresh samples. *Left out* compared with queues that hand over
+whatever is ready first: freshness would then depend on which environments happen to be fast.
 """
 
 from collections import deque

@@ -7,7 +7,8 @@ server that fails ends the rollout, as nothing could go on.
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -123,9 +124,17 @@ async def _play_or_fail(player: Player, sampler: SharedPrompts, env: Env) -> Epi
 
 async def _play_env(player: Player, sampler: SharedPrompts, env: Env) -> Episode:
     renderer, tools = player.renderer, getattr(env, "tools", None)
-    messages: list[Any] = list(await _env_call(player, env.start))
+    messages: list[Any] = list(await _env_call(player, env.start) or ())
     opening, turns = len(messages), list[Turn]()
-    prompt = renderer.render_ids(messages, tools=tools, add_generation_prompt=True)
+    if not messages:
+        raise _EnvFailure("error: start returned no messages; give the model something to answer")
+    with _rendering():
+        prompt = renderer.render_ids(messages, tools=tools, add_generation_prompt=True)
+    if len(prompt) + player.max_tokens > player.max_episode_tokens:
+        raise _EnvFailure(
+            f"error: the first prompt has {len(prompt)} tokens, which with a reply of "
+            f"{player.max_tokens} is more than max_episode_tokens, {player.max_episode_tokens}"
+        )
 
     def ended(ending: Ending) -> Episode:
         return Episode(messages=messages, opening=opening, turns=turns, ending=ending)
@@ -149,7 +158,8 @@ async def _play_env(player: Player, sampler: SharedPrompts, env: Env) -> Episode
             return ended("done")
         if len(turns) == player.max_turns:
             return ended("max_turns")
-        prompt = _next_prompt(renderer, turns[-1], messages, list(step.messages), tools)
+        with _rendering():
+            prompt = _next_prompt(renderer, turns[-1], messages, list(step.messages), tools)
         if len(prompt) + player.max_tokens > player.max_episode_tokens:
             return ended("max_tokens")
 
@@ -177,6 +187,16 @@ def _next_prompt(
     if bridged is not None:
         return bridged.token_ids
     return renderer.render_ids(messages, tools=tools, add_generation_prompt=True)
+
+
+@contextmanager
+def _rendering() -> Iterator[None]:
+    """Blame messages that cannot be laid out on their environment."""
+    try:
+        yield
+    except Exception as error:
+        told = f"{type(error).__name__}: {error}"
+        raise _EnvFailure(f"error: its messages cannot be rendered: {told}") from error
 
 
 class _EnvFailure(Exception):

@@ -23,6 +23,10 @@ def second_is(make_broken):
     return lambda: make_broken() if next(count) == 1 else Talk(Step(reward=0.5))
 
 
+async def says_nothing():
+    return None
+
+
 def not_awaitable(_reply=None):
     raise OOPS
 
@@ -40,6 +44,18 @@ FAULTS = {
     "reward is not finite": (
         lambda: Talk(Step(reward=math.nan)),
         "error: reward is nan, expected a finite",
+    ),
+    "starts with nothing to read": (
+        lambda: SimpleNamespace(start=says_nothing),
+        "error: its messages cannot be rendered",
+    ),
+    "a message has no content": (
+        lambda: Talk(Step(done=False, messages=[{"role": "user", "content": None}])),
+        "error: its messages cannot be rendered",
+    ),
+    "the first prompt is too long": (
+        lambda: Talk(opening="9 " * 9000),
+        "error: the first prompt has",
     ),
     "metric is no number": (lambda: Talk(Step(metrics={"a": None})), "error: metric 'a' is None"),  # type: ignore[dict-item]
 }
