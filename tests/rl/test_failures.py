@@ -47,7 +47,7 @@ FAULTS = {
     ),
     "starts with nothing to read": (
         lambda: SimpleNamespace(start=says_nothing),
-        "error: its messages cannot be rendered",
+        "error: start returned no messages",
     ),
     "a message has no content": (
         lambda: Talk(Step(done=False, messages=[{"role": "user", "content": None}])),
