@@ -5,7 +5,7 @@ from cookbook.analysis.diagnosis import signs_of_trouble
 from cookbook.analysis.glossary import METRICS, Metric
 from cookbook.analysis.intervals import mean_interval, wilson_interval
 from cookbook.analysis.metrics import describe
-from cookbook.analysis.plots import finding, training_figure
+from cookbook.analysis.plots import finding, reward_figure, training_figure
 from cookbook.analysis.reference import reference_runs
 from cookbook.analysis.report import held_out_table, metric_table, report_text
 from cookbook.analysis.results import analyze, results_folder, save_results
@@ -39,6 +39,7 @@ __all__ = [
     "reference_runs",
     "report_text",
     "results_folder",
+    "reward_figure",
     "rollout_table",
     "save_results",
     "show",

@@ -26,6 +26,7 @@ from cookbook.analysis.style import (
 from cookbook.analysis.wording import duration, number, scientific, sentence_case
 
 Panel = Callable[[Axes, Run], None]
+REWARDS = ("env/all/reward/total", "test/env/all/reward/total")
 KL_LIMIT = 0.01
 """Above this |KL| between sampler and trainer the samples are no longer nearly on-policy."""
 
@@ -46,6 +47,17 @@ def training_figure(run: Run) -> Figure:
         figure.suptitle(_settings_line(run), x=0.01, ha="left", fontsize=9, color=GREY)
         if not drawn:
             _say_empty(first, run)
+    return figure
+
+
+def reward_figure(run: Run) -> Figure:
+    """Return the curve of a reinforcement-learning run alone, to watch while it trains."""
+    with figure_style():
+        figure, axes = new_figure()
+        if any(_has(run, name) for name in REWARDS):
+            _draw_reward(axes, run)
+        else:
+            _say_empty(axes, run)
     return figure
 
 
@@ -116,7 +128,7 @@ def _draw_nll(axes: Axes, run: Run) -> None:
 
 
 def _draw_reward(axes: Axes, run: Run) -> None:
-    reward, held_out = run.series("env/all/reward/total"), run.series("test/env/all/reward/total")
+    reward, held_out = (run.series(name) for name in REWARDS)
     labels = []
     if len(reward.finite):
         labels.append(draw_series(axes, reward, "training"))
@@ -190,7 +202,7 @@ def _plain_panel(name: str, label: str) -> Panel:
 
 PANELS: tuple[tuple[tuple[str, ...], Panel], ...] = (
     (("test/nll", "train_mean_nll"), _draw_nll),
-    (("env/all/reward/total", "test/env/all/reward/total"), _draw_reward),
+    (REWARDS, _draw_reward),
     (("optim/entropy",), _plain_panel("optim/entropy", "entropy")),
     (("kl_sample_train_v1",), _draw_kl),
     (("env/all/ac_tokens_per_turn",), _plain_panel("env/all/ac_tokens_per_turn", "length")),
