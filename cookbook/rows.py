@@ -171,7 +171,7 @@ def _check_message(message: Any, field: str) -> Message:
         raise FieldError(
             f"{field}.role", f"expected one of {', '.join(ROLES)}, got {_shown(role)}. Rename it."
         )
-    _check_text(message.get("content"), f"{field}.content")
+    check_text(message.get("content"), f"{field}.content")
     return {key: value for key, value in message.items() if value is not None}
 
 
@@ -183,11 +183,12 @@ def text_field(row: Row, field: str) -> str:
     """
     if field not in row:
         raise FieldError(field, f"it is missing, the row has {sorted(row)}. Name the right column.")
-    _check_text(row[field], field)
+    check_text(row[field], field)
     return row[field]
 
 
-def _check_text(value: Any, field: str) -> None:
+def check_text(value: Any, field: str) -> None:
+    """Raise a FieldError unless `value` is valid Unicode text."""
     if not isinstance(value, str):
         raise FieldError(field, f"expected text, got {_shown(value)}. Write it as a string.")
     try:
