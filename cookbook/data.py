@@ -7,11 +7,9 @@ one is an error that names file, line and field. Shapes: lists are ragged, indic
 
 import json
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import as_file, files
-from pathlib import Path
 
 from cookbook.errors import ConfigError, DataError
 from cookbook.rows import (
@@ -20,9 +18,9 @@ from cookbook.rows import (
     Row,
     RowMapper,
     check_conversation,
-    load_from_hub,
-    read_rows,
+    kind_of,
     reasoning_messages,
+    source_rows,
     standard_messages,
 )
 
@@ -57,20 +55,14 @@ def load_conversations(
         DataError: the file is missing, a row is bad (file, line, field), the hub can't be reached.
         ConfigError: the source is none of the three, or has no such split.
     """
-    kind = _kind_of(source)
+    kind, hub_set = kind_of(source, BUNDLED), HUB_SETS.get(source, HubSet())
     if kind != "hub" and split != "train":
         raise ConfigError(
             f"{source!r} has no split {split!r}: bundled and local sets have 'train' alone. "
             "Load that and divide it with split_conversations."
         )
-    if kind == "hub":
-        hub_set = HUB_SETS.get(source, HubSet())
-        rows = _hub_rows(source, split, hub_set)
-        return _conversations(rows, to_messages or hub_set.to_messages)
-    if kind == "bundled":
-        with as_file(files("cookbook") / "data" / f"{BUNDLED}.jsonl") as path:
-            return _conversations(read_rows(path), to_messages or standard_messages)
-    return _conversations(read_rows(Path(source)), to_messages or standard_messages)
+    rows = source_rows(source, split, BUNDLED, n_carved=hub_set.n_carved)
+    return _conversations(rows, to_messages or hub_set.to_messages)
 
 
 HUB_SETS: dict[str, HubSet] = {
@@ -150,6 +142,11 @@ class Batches:
         """Number of batches in an epoch."""
         return -(-self.n_rows // self.batch_size)
 
+    def n_steps(self, num_epochs: int, max_steps: int = 0) -> int:
+        """Return the number of batches in so many epochs, at most `max_steps` unless that is 0."""
+        in_epochs = num_epochs * self.steps_per_epoch
+        return min(in_epochs, max_steps or in_epochs)
+
     def locate(self, step: int) -> tuple[int, int]:
         """Return (epoch, index of the batch within it) of a step, all counted from 0."""
         return divmod(step, self.steps_per_epoch)
@@ -167,19 +164,6 @@ def _epoch_order(n_rows: int, seed: int, epoch: int) -> tuple[int, ...]:
     return tuple(order)
 
 
-def _kind_of(source: str) -> str:
-    if source == BUNDLED:
-        return "bundled"
-    if source.endswith((".jsonl", ".parquet")):
-        return "local"
-    if source.count("/") == 1 and not source.startswith((".", "/", "~")) and " " not in source:
-        return "hub"
-    raise ConfigError(
-        f"dataset {source!r} is unknown. Allowed: {BUNDLED!r}, the path of a .jsonl or .parquet "
-        "file, or a hub id of the form 'owner/name'."
-    )
-
-
 def _conversations(rows: Iterable[tuple[str, Row]], to_messages: RowMapper) -> list[Conversation]:
     conversations = []
     for where, row in rows:
@@ -190,14 +174,3 @@ def _conversations(rows: Iterable[tuple[str, Row]], to_messages: RowMapper) -> l
     if not conversations:
         raise DataError("The data set holds no conversations. Give at least one row.")
     return conversations
-
-
-def _hub_rows(source: str, split: str, hub_set: HubSet) -> Iterator[tuple[str, Row]]:
-    carve = hub_set.n_carved and split in ("train", "test")
-    local = f"{BUNDLED!r} or the path of a local .jsonl or .parquet file"
-    rows = load_from_hub(source, "train" if carve else split, instead=local)
-    if carve:
-        shuffled = rows.shuffle(seed=0)
-        bounds = (0, hub_set.n_carved) if split == "test" else (hub_set.n_carved, len(shuffled))
-        rows = shuffled.select(range(*bounds))
-    return ((f"{source} {split} row {n}", row) for n, row in enumerate(rows, start=1))

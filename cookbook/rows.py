@@ -5,10 +5,11 @@ A bad row is an error that names file, line and field, shows the value and says 
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from cookbook.errors import DataError
+from cookbook.errors import ConfigError, DataError
 
 Row = Mapping[str, Any]
 Message = dict[str, Any]
@@ -23,6 +24,57 @@ class FieldError(DataError):
 
     def __init__(self, field: str, text: str) -> None:
         super().__init__(f"field {field!r}: {text}")
+
+
+def kind_of(source: str, bundled: str) -> Literal["bundled", "local", "hub"]:
+    """Return where the data set `source` comes from.
+
+    Args:
+        source: `bundled`, a path ending in .jsonl or .parquet, or a hub id.
+        bundled: name of the set that the package brings along.
+    Raises:
+        ConfigError: it is none of the three.
+    """
+    if source == bundled:
+        return "bundled"
+    if source.endswith((".jsonl", ".parquet")):
+        return "local"
+    if source.count("/") == 1 and not source.startswith((".", "/", "~")) and " " not in source:
+        return "hub"
+    raise ConfigError(
+        f"dataset {source!r} is unknown. Allowed: {bundled!r}, the path of a .jsonl or .parquet "
+        "file, or a hub id of the form 'owner/name'."
+    )
+
+
+def source_rows(
+    source: str, split: str, bundled: str, config: str | None = None, n_carved: int = 0
+) -> Iterator[tuple[str, Row]]:
+    """Yield (where, row) of a data set of any kind, see `kind_of`; of a hub's one split.
+
+    Args:
+        source: name, path or hub id.
+        split: a split of the hub's.
+        bundled: name of the bundled set, a file in cookbook/data.
+        config: one of the hub set's configurations, where it has several.
+        n_carved: if positive, "test" is the first rows of "train", shuffled with seed 0.
+    Raises:
+        ConfigError: the source is of no known kind.
+        DataError: the file is missing or broken, or the hub can't be reached.
+    """
+    kind = kind_of(source, bundled)
+    if kind == "bundled":
+        return read_rows(Path(str(files("cookbook") / "data" / f"{bundled}.jsonl")))
+    if kind == "local":
+        return read_rows(Path(source))
+    carve = n_carved and split in ("train", "test")
+    local = f"{bundled!r} or the path of a local .jsonl or .parquet file"
+    rows = load_from_hub(source, "train" if carve else split, config, instead=local)
+    if carve:
+        shuffled = rows.shuffle(seed=0)
+        bounds = (0, n_carved) if split == "test" else (n_carved, len(shuffled))
+        rows = shuffled.select(range(*bounds))
+    return ((f"{source} {split} row {n}", row) for n, row in enumerate(rows, start=1))
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, Row]]:

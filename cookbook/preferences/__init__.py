@@ -1,5 +1,10 @@
-"""Learning from comparisons of two answers."""
+"""Learning from comparisons: what is preferred, rather than what is right.
 
+Shapes: B pairs of a batch, E pairs of an evaluation, N positions of a datum.
+"""
+
+from cookbook.checkpointing import Result
+from cookbook.preferences.asking import asks_back
 from cookbook.preferences.comparison import (
     LABELS,
     Comparison,
@@ -8,12 +13,41 @@ from cookbook.preferences.comparison import (
     symmetrised,
     without_ties,
 )
+from cookbook.preferences.config import Config
+from cookbook.preferences.data import load_comparisons, load_train_and_test, split_comparisons
+from cookbook.preferences.datums import Pair, build_pair, fit_prompt
+from cookbook.preferences.dpo import build_pairs, train
+from cookbook.preferences.evaluation import Scores
+from cookbook.preferences.loss import PairLoss, batch_loss, dpo_loss, train_step
+from cookbook.preferences.reference import pair_logprobs, reference_logprobs, sums
+from cookbook.preferences.rows import labelled_answers, standard_comparison
 
 __all__ = [
     "LABELS",
     "Comparison",
+    "Config",
     "Label",
+    "Pair",
+    "PairLoss",
+    "Result",
+    "Scores",
+    "asks_back",
+    "batch_loss",
+    "build_pair",
+    "build_pairs",
+    "dpo_loss",
+    "fit_prompt",
+    "labelled_answers",
+    "load_comparisons",
+    "load_train_and_test",
+    "pair_logprobs",
+    "reference_logprobs",
     "shuffled_sides",
+    "split_comparisons",
+    "standard_comparison",
+    "sums",
     "symmetrised",
+    "train",
+    "train_step",
     "without_ties",
 ]

@@ -20,6 +20,7 @@ from cookbook.checkpointing import (
     is_finished,
     read_result,
     ready,
+    save_between_steps,
     save_checkpoint,
     start_client,
 )
@@ -161,18 +162,14 @@ def _run_steps(job: _Job, first_step: int, stop: StopRequest) -> None:
     try:
         for step in range(first_step, config.max_steps):
             _report(job, step, _one_step(job, queue, step))
-            done = step + 1
-            if done == config.max_steps:
-                return  # the final checkpoint comes next
-            if stop.requested or (config.save_every and done % config.save_every == 0):
-                save_checkpoint(job.client, job.log, done)
-            if stop.requested:
-                print(
-                    f"Interrupted after step {done} of {config.max_steps}, which is saved. To go "
-                    f"on, run this again with log_path={str(job.log.path)!r} and "
-                    "if_exists='resume'."
-                )
-                raise KeyboardInterrupt
+            save_between_steps(
+                job.client,
+                job.log,
+                stop,
+                done=step + 1,
+                n_steps=config.max_steps,
+                save_every=config.save_every,
+            )
     finally:
         queue.close()
 

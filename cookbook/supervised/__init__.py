@@ -3,7 +3,13 @@
 from cookbook.checkpointing import Result
 from cookbook.supervised.config import Config, learning_rate_multiplier
 from cookbook.supervised.datums import build_datums, datum_from_tokens
-from cookbook.supervised.evaluation import Evaluation, evaluate_nll, weighted_nll
+from cookbook.supervised.evaluation import (
+    Evaluation,
+    evaluate_nll,
+    target_logprobs,
+    weighted_nll,
+    whole_input,
+)
 from cookbook.supervised.trainer import total_steps, train, train_step
 
 __all__ = [
@@ -14,8 +20,10 @@ __all__ = [
     "datum_from_tokens",
     "evaluate_nll",
     "learning_rate_multiplier",
+    "target_logprobs",
     "total_steps",
     "train",
     "train_step",
     "weighted_nll",
+    "whole_input",
 ]

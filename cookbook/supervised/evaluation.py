@@ -85,7 +85,7 @@ def evaluate_nll(client: Any, datums: Sequence[tinker.Datum], tokenizer: Any) ->
         raise ConfigError("Nothing to evaluate on: got no datums. Set n_test to 1 or more.")
     rows = [
         (logprobs, *_targets_and_mask(datum))
-        for logprobs, datum in zip(_target_logprobs(client, datums), datums, strict=True)
+        for logprobs, datum in zip(target_logprobs(client, datums), datums, strict=True)
     ]
     special = list(tokenizer.all_special_ids)
     texts = [mask & ~np.isin(targets, special) for _, targets, mask in rows]
@@ -120,19 +120,25 @@ def weighted_nll(outputs: Sequence[Any], datums: Sequence[tinker.Datum]) -> floa
     return -float(logprobs @ weights) / float(weights.sum())
 
 
-def _target_logprobs(client: Any, datums: Sequence[tinker.Datum]) -> list[np.ndarray]:
-    """Return the log-probability of each target, (N,) for each datum."""
+def target_logprobs(client: Any, datums: Sequence[tinker.Datum]) -> list[np.ndarray]:
+    """Return the log-probability of each target, (N,) for each datum; nothing is trained.
+
+    Args:
+        client: a training client (one forward pass) or a sampling client.
+        datums: with "target_tokens" (N,).
+    """
     if hasattr(client, "forward"):
         starts = range(0, len(datums), DATUMS_PER_REQUEST)
         chunks = [list(datums[start : start + DATUMS_PER_REQUEST]) for start in starts]
         futures = [client.forward(chunk, "cross_entropy") for chunk in chunks]
         outputs = [out for future in futures for out in future.result().loss_fn_outputs]
         return [np.asarray(output["logprobs"].data) for output in outputs]
-    futures = [client.compute_logprobs(_whole_input(datum)) for datum in datums]
+    futures = [client.compute_logprobs(whole_input(datum)) for datum in datums]
     return [np.asarray(future.result()[1:], dtype=float) for future in futures]
 
 
-def _whole_input(datum: tinker.Datum) -> tinker.ModelInput:
+def whole_input(datum: tinker.Datum) -> tinker.ModelInput:
+    """Return all tokens (N + 1) of a datum: its inputs and the last target."""
     last = datum.loss_fn_inputs["target_tokens"].data[-1]
     return tinker.ModelInput.from_ints([*datum.model_input.to_ints(), int(last)])
 

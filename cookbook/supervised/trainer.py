@@ -15,7 +15,14 @@ from typing import Any
 import tinker
 from renderers import Renderer
 
-from cookbook.checkpointing import Result, is_finished, read_result, save_checkpoint, start_client
+from cookbook.checkpointing import (
+    Result,
+    is_finished,
+    read_result,
+    save_between_steps,
+    save_checkpoint,
+    start_client,
+)
 from cookbook.data import Batches, load_train_and_test
 from cookbook.interrupt import StopRequest, deferred_interrupt
 from cookbook.rendering import get_renderer
@@ -117,8 +124,7 @@ def train_step(client: Any, datums: Sequence[tinker.Datum], learning_rate: float
 
 def total_steps(config: Config, n_rows: int) -> int:
     """Return the optimiser steps of a run on n_rows training conversations."""
-    in_epochs = config.num_epochs * Batches(n_rows, config.batch_size, 0).steps_per_epoch
-    return min(in_epochs, config.max_steps or in_epochs)
+    return Batches(n_rows, config.batch_size, 0).n_steps(config.num_epochs, config.max_steps)
 
 
 def _prepare(
@@ -148,18 +154,14 @@ def _prepare(
 def _run_steps(job: _Job, first_step: int, stop: StopRequest) -> None:
     for step in range(first_step, job.n_steps):
         _report(job, step, _one_step(job, step))
-        done = step + 1
-        if done == job.n_steps:
-            return  # the final checkpoint comes next
-        due = job.config.save_every and done % job.config.save_every == 0
-        if due or stop.requested:
-            save_checkpoint(job.client, job.log, done)
-        if stop.requested:
-            print(
-                f"Interrupted after step {done} of {job.n_steps}, which is saved. To go on, run "
-                f"this again with log_path={str(job.log.path)!r} and if_exists='resume'."
-            )
-            raise KeyboardInterrupt
+        save_between_steps(
+            job.client,
+            job.log,
+            stop,
+            done=step + 1,
+            n_steps=job.n_steps,
+            save_every=job.config.save_every,
+        )
 
 
 def _one_step(job: _Job, step: int) -> Metrics:
