@@ -77,6 +77,20 @@ class Client:
         self.batch = [tuple(datum.model_input.to_ints()) for datum in datums]
         return future
 
+    def forward_backward_custom(self, datums, loss_fn):
+        """As the SDK does it: the loss on the client; its gradient is part of the "weights"."""
+        import torch
+
+        future = self.forward(datums, "cross_entropy")
+        rows = [torch.tensor(self._logprobs(datum).data, requires_grad=True) for datum in datums]
+        loss, _ = loss_fn(datums, rows)
+        loss.backward()
+        self.batch = [
+            (tuple(datum.model_input.to_ints()), tuple(row.grad.tolist()))
+            for datum, row in zip(datums, rows, strict=True)
+        ]
+        return future
+
     def optim_step(self, adam):
         assert self.batch, "an optimiser step without a gradient"
         self.weights.append((tuple(self.batch), adam.learning_rate))

@@ -6,19 +6,22 @@ starts at once.
 
 import os
 import threading
+from typing import Any
 
 import psutil
 import transformers
 
+from cookbook import preferences, supervised
 from cookbook.service import connect
-from cookbook.supervised import Config, train
 
 # The SDK imports this late, which would cost every process seconds.
 PRELOADED = transformers.AutoTokenizer
 
 
-def run(server: dict[str, str], config: Config, step: int, delay_s: float) -> None:
+def run(server: dict[str, str], config: Any, step: int, delay_s: float) -> None:
     """Train; die this long after that step was logged (-1: after connecting), in whatever is done.
+
+    The config says which trainer.
 
     The process kills itself: on a busy machine another one would come too late.
     """
@@ -27,4 +30,5 @@ def run(server: dict[str, str], config: Config, step: int, delay_s: float) -> No
     killer = threading.Timer(delay_s, psutil.Process().kill)
     if step == -1:
         killer.start()
-    train(config, service, on_step=lambda metrics: metrics["step"] == step and killer.start())
+    trainer = preferences if isinstance(config, preferences.Config) else supervised
+    trainer.train(config, service, lambda metrics: metrics["step"] == step and killer.start())

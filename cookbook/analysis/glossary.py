@@ -173,6 +173,55 @@ METRICS = (
         healthy="0",
     ),
     Metric(
+        "dpo_loss", "DPO loss", "nats", "lower",
+        "mean loss of the pairs of the batch, before its update",
+        healthy="starts at ln 2 = 0.693, where the policy is the reference; falls",
+    ),
+    Metric(
+        "accuracy", "preference accuracy", "fraction", "higher",
+        "fraction of pairs whose chosen answer has the larger implicit reward; a tie counts half",
+        healthy="starts at 0.5 by definition; rises early, long before the answers change",
+    ),
+    Metric(
+        "ranking_accuracy", "ranking accuracy", "fraction", "higher",
+        "fraction of pairs whose chosen answer the policy finds likelier than the rejected one",
+        healthy="starts wherever the reference stands; rises more slowly than the accuracy",
+    ),
+    Metric(
+        "margin", "reward margin", "", "higher",
+        "mean implicit reward of the chosen answers minus that of the rejected ones",
+        healthy="rises from 0; many times larger than 1 means that pairs no longer teach",
+    ),
+    Metric(
+        "chosen_reward", "reward of the chosen", "", "-",
+        "mean of beta (log p(policy) - log p(reference)) of the chosen answers",
+        healthy="near 0 or above; often it falls too, only less than that of the rejected",
+    ),
+    Metric(
+        "rejected_reward", "reward of the rejected", "", "-",
+        "mean of beta (log p(policy) - log p(reference)) of the rejected answers",
+        healthy="falls",
+    ),
+    Metric(
+        "chosen_logprob", "log p of the chosen", "nats/answer", "-",
+        "mean summed log-probability of the chosen answers",
+        healthy="steady; a long fall means that the policy leaves the data altogether",
+    ),
+    Metric(
+        "rejected_logprob", "log p of the rejected", "nats/answer", "-",
+        "mean summed log-probability of the rejected answers",
+        healthy="falls",
+    ),
+    Metric(
+        "implicit_kl", "implicit KL", "nats/token", "-",
+        "half the mean square of log p(policy) - log p(reference) on the tokens of both answers",
+        healthy="grows from 0, more slowly with a larger beta",
+    ),
+    Metric(
+        "num_pairs", "pairs in the batch", "pairs", "-",
+        "comparisons in this step",
+    ),
+    Metric(
         "learning_rate", "learning rate", "", "-",
         "Adam step size of this update",
         aliases=("optim/lr",),

@@ -12,6 +12,8 @@ HEADLINES = (
     "test/nll",
     "test/env/all/reward/total",
     "env/all/reward/total",
+    "test/ranking_accuracy",
+    "ranking_accuracy",
     "train_mean_nll",
 )
 """What a run is judged by: the first of these that its log holds."""
@@ -20,8 +22,9 @@ HEADLINES = (
 def describe(name: str) -> Metric:
     """Return the glossary's entry for `name`.
 
-    What is measured on a subset, `env/<tag>/...`, has the entry of all of them; an environment's
-    own metrics and unknown names describe themselves.
+    What is measured on a subset, `env/<tag>/...`, has the entry of all of them, and `test/<name>`
+    that of the same figure on training data; an environment's own metrics and unknown names
+    describe themselves.
     """
     if name in _BY_NAME:
         return _BY_NAME[name]
@@ -33,6 +36,9 @@ def describe(name: str) -> Metric:
         told = "an environment's own metric, its mean over episodes"
         label = rest if tag == "all" else f"{rest}, {tag}"
         return Metric(name, f"held-out {label}" if prefix else label, "", "-", told)
+    same = _BY_NAME.get(name.removeprefix("test/"))
+    if same:
+        return replace(same, name=name, label=f"held-out {same.label}", aliases=())
     seconds = name.startswith("time/")
     meaning = "wall time of this part of the step" if seconds else UNKNOWN
     return Metric(name, name, "s" if seconds else "", "-", meaning)
