@@ -59,11 +59,12 @@ class Config(Settings):
     max_staleness: int = 0
     """Steps that sampling may run ahead: 0 is on-policy; k samples with weights k steps old."""
     kl_coef: float = 0.0
-    """Weight of the distance to the reference in the advantages, 0: no reference is asked."""
+    """Weight of the distance to the reference in the advantages; 0: it costs nothing."""
     kl_discount: float = 0.0
     """How far a token is charged with the distances of those after it, 0 to 1."""
     kl_reference: str = ""
-    """Sampler path of the reference; empty: the base model."""
+    """Sampler path of the reference, whose distance is then logged even if it costs nothing; empty:
+    the base model, asked only if `kl_coef` is above 0."""
     start_from: str = ""
     """State path of a run to go on from, such as supervised training; empty: a fresh adapter."""
     eval_every: int = 0

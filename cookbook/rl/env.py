@@ -104,6 +104,8 @@ class Task:
     name: str
     train: Sequence[Problem]
     test: Sequence[Problem] = ()
+    about: str = ""
+    """What else decides its rewards, such as a judge's path; a run resumes with the same only."""
 
     def __post_init__(self) -> None:
         if not self.train:
@@ -121,9 +123,10 @@ class Task:
         """Return what tells this task from another one; a run is only resumed with the same."""
         names = "\n".join(problem.name for problem in [*self.train, *self.test])
         digest = hashlib.sha256(names.encode()).hexdigest()[:16]
-        return {
+        told: dict[str, str | int] = {
             "name": self.name,
             "n_train": len(self.train),
             "n_test": len(self.test),
             "problems": digest,
         }
+        return told | ({"about": self.about} if self.about else {})

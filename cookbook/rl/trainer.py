@@ -147,11 +147,11 @@ def make_player(config: Config, tokenizer: Any) -> Player:
 
 
 def _reference(service: Any, config: Config) -> Any:
-    if not config.kl_coef:
-        return None
     if config.kl_reference:
         return ready(service.create_sampling_client(model_path=config.kl_reference))
-    return ready(service.create_sampling_client(base_model=config.model_name))
+    if config.kl_coef:
+        return ready(service.create_sampling_client(base_model=config.model_name))
+    return None
 
 
 def _run_steps(job: _Job, first_step: int, stop: StopRequest) -> None:
@@ -215,7 +215,7 @@ def _update(job: _Job, groups: Sequence[Group], advantages: Sequence[np.ndarray]
     metrics["num_tokens"] = sum(len(row.tokens) for rows in rows_by_group for row in rows)
     if not rows_by_group:
         return metrics
-    if config.kl_coef:
+    if job.reference is not None:
         rows_by_group, metrics["kl_policy_base"] = _penalised(job, rows_by_group)
     return metrics | train_step(
         job.client,

@@ -10,11 +10,12 @@ from cookbook.supervised.evaluation import (
     weighted_nll,
     whole_input,
 )
-from cookbook.supervised.trainer import total_steps, train, train_step
+from cookbook.supervised.trainer import Examples, total_steps, train, train_step
 
 __all__ = [
     "Config",
     "Evaluation",
+    "Examples",
     "Result",
     "build_datums",
     "datum_from_tokens",

@@ -7,9 +7,11 @@ once. *Left out* compared with the public tinker-cookbook's trainer: submitting 
 there lets a checkpoint contain a step too many.
 """
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import tinker
@@ -26,7 +28,6 @@ from cookbook.checkpointing import (
 from cookbook.data import Batches, load_train_and_test
 from cookbook.interrupt import StopRequest, deferred_interrupt
 from cookbook.rendering import get_renderer
-from cookbook.rows import Conversation
 from cookbook.runlog import RunLog, timed
 from cookbook.service import connect
 from cookbook.supervised.config import Config, learning_rate_multiplier
@@ -35,6 +36,24 @@ from cookbook.supervised.evaluation import evaluate_nll, weighted_nll
 
 Metrics = dict[str, Any]
 OnStep = Callable[[Mapping[str, Any]], None]
+Build = Callable[[Renderer, Sequence[Any]], list[tinker.Datum]]
+"""From rows to their datums."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """Rows at hand, to train on instead of those that `Config.dataset` names."""
+
+    train: Sequence[Any]
+    test: Sequence[Any] = ()
+    build: Build | None = None
+    """None: rows are conversations, and the config says what is trained of them."""
+
+    @property
+    def digest(self) -> str:
+        """What tells these rows from others: a run is only resumed with the same."""
+        told = "\n".join(map(repr, [*self.train, None, *self.test]))
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +64,8 @@ class _Job:
     log: RunLog
     client: Any
     tokenizer: Any
-    renderer: Renderer
-    rows: list[Conversation]
+    build: Callable[[Sequence[Any]], list[tinker.Datum]]
+    rows: Sequence[Any]
     batches: Batches
     test_datums: list[tinker.Datum]
     n_steps: int
@@ -62,7 +81,10 @@ def print_step(metrics: Mapping[str, Any]) -> None:
 
 
 def train(
-    config: Config, service: tinker.ServiceClient | None = None, on_step: OnStep = print_step
+    config: Config,
+    service: tinker.ServiceClient | None = None,
+    on_step: OnStep = print_step,
+    examples: Examples | None = None,
 ) -> Result:
     """Train, evaluate and save as the config says; resume a run that is already at its log path.
 
@@ -70,6 +92,8 @@ def train(
         config: all settings.
         service: from `cookbook.service.connect`, which is called if it is missing.
         on_step: called with the metrics of each step, "step" included, and of the last evaluation.
+        examples: rows to use instead of the data set's; `dataset` then only names them, and
+            `n_test` is not asked.
     Raises:
         ConfigError: settings that do not fit the data, or the run that is already there.
         DataError: bad rows, or none with anything to train.
@@ -78,7 +102,7 @@ def train(
     """
     with RunLog.open(
         config.log_path,
-        asdict(config),
+        asdict(config) | ({"examples": examples.digest} if examples else {}),
         name=f"sl-{config.dataset_name}",
         if_exists=config.if_exists,
         wandb_project=config.wandb_project,
@@ -87,7 +111,9 @@ def train(
         if is_finished(log):
             print(f"The run in {log.path} is finished already; nothing is trained.")
             return read_result(log)
-        train_rows, test_rows = load_train_and_test(config.dataset, config.n_test, config.seed)
+        if examples is None:
+            rows = load_train_and_test(config.dataset, config.n_test, config.seed)
+            examples = Examples(train=rows[0], test=rows[1])
         client, first_step = start_client(
             service or connect(config.model_name),
             log,
@@ -95,7 +121,7 @@ def train(
             lora_rank=config.lora_rank,
             seed=config.seed,
         )
-        job = _prepare(config, log, client, train_rows, test_rows, on_step)
+        job = _prepare(config, log, client, examples, on_step)
         with deferred_interrupt() as stop:
             _run_steps(job, first_step, stop)
             _finish(job)
@@ -131,22 +157,22 @@ def _prepare(
     config: Config,
     log: RunLog,
     client: Any,
-    train_rows: list[Conversation],
-    test_rows: list[Conversation],
+    examples: Examples,
     on_step: OnStep,
 ) -> _Job:
     tokenizer = client.get_tokenizer()
-    renderer = get_renderer(tokenizer, config.model_name)
+    conversations = partial(build_datums, train_on=config.train_on, max_length=config.max_length)
+    build = partial(examples.build or conversations, get_renderer(tokenizer, config.model_name))
     return _Job(
         config=config,
         log=log,
         client=client,
         tokenizer=tokenizer,
-        renderer=renderer,
-        rows=train_rows,
-        batches=Batches(len(train_rows), config.batch_size, config.seed),
-        test_datums=build_datums(renderer, test_rows, config.train_on, config.max_length),
-        n_steps=total_steps(config, len(train_rows)),
+        build=build,
+        rows=examples.train,
+        batches=Batches(len(examples.train), config.batch_size, config.seed),
+        test_datums=build(examples.test),
+        n_steps=total_steps(config, len(examples.train)),
         on_step=on_step,
     )
 
@@ -175,8 +201,7 @@ def _one_step(job: _Job, step: int) -> Metrics:
     }
     if step == 0 or (config.eval_every and step % config.eval_every == 0):
         metrics |= _evaluate(job)
-    rows = [job.rows[index] for index in job.batches[step]]
-    datums = build_datums(job.renderer, rows, config.train_on, config.max_length)
+    datums = job.build([job.rows[index] for index in job.batches[step]])
     metrics |= train_step(job.client, datums, metrics["learning_rate"])
     return {**metrics, "time/total": time.perf_counter() - started}
 
