@@ -89,6 +89,26 @@ METRICS = (
         healthy="near 1 after the first steps",
     ),
     Metric(
+        "test/env/all/win", "held-out win rate", "fraction", "higher",
+        "fraction of held-out answers preferred to a fixed rival's; a tie counts half",
+        healthy="rises from 0.5, where the rival is the policy before training",
+    ),
+    Metric(
+        "env/all/asks_back", "answers that ask back", "fraction", "higher",
+        "fraction of answers that answer, then end with their only question; never rewarded",
+        healthy="rises with the win rate; falling behind it is over-optimisation",
+    ),
+    Metric(
+        "env/all/characters", "answer length", "characters", "-",
+        "mean number of characters in an answer",
+        healthy="steady; a drift to 0 is a preference followed too far",
+    ),
+    Metric(
+        "env/all/says_something", "answers that say something", "fraction", "higher",
+        "fraction of answers of at least four words",
+        healthy="near 1",
+    ),
+    Metric(
         "env/all/by_group/frac_mixed", "groups that teach", "fraction", "-",
         "fraction of groups whose rewards differ; only these have a non-zero advantage",
         healthy="well above 0 while there is something to learn",

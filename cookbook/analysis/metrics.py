@@ -33,10 +33,11 @@ def describe(name: str) -> Metric:
         whole = _BY_NAME.get(f"{prefix}env/all/{rest}")
         if whole:
             return replace(whole, name=name, label=f"{whole.label}, {tag}", aliases=())
-        told = "an environment's own metric, its mean over episodes"
-        label = rest if tag == "all" else f"{rest}, {tag}"
-        return Metric(name, f"held-out {label}" if prefix else label, "", "-", told)
-    same = _BY_NAME.get(name.removeprefix("test/"))
+        if not prefix:
+            told = "an environment's own metric, its mean over episodes"
+            return Metric(name, rest if tag == "all" else f"{rest}, {tag}", "", "-", told)
+    trained = name.removeprefix("test/")
+    same = describe(trained) if prefix else _BY_NAME.get(trained)
     if same:
         return replace(same, name=name, label=f"held-out {same.label}", aliases=())
     seconds = name.startswith("time/")
