@@ -200,9 +200,34 @@ def _plain_panel(name: str, label: str) -> Panel:
     return draw
 
 
+def _with_held_out(name: str) -> Panel:
+    """Return a panel of one metric on training and, where logged, on held-out data."""
+
+    def draw(axes: Axes, run: Run) -> None:
+        main, held_out = run.series(name), run.series(f"test/{name}")
+        labels = [draw_series(axes, main, "training")]
+        if len(held_out.finite):
+            labels.append(draw_held_out(axes, held_out, _with_count("held out", run)))
+            main = held_out
+        _finish(axes, main, describe(name).axis, labels)
+
+    return draw
+
+
+def _draw_answers(axes: Axes, run: Run) -> None:
+    names = {"chosen": BLUE, "rejected": VERMILLION}
+    series = {name: run.series(f"{name}_logprob") for name in names}
+    labels = [draw_series(axes, series[name], name, colour) for name, colour in names.items()]
+    _finish(axes, series["chosen"], "log p (nats/answer)", labels)
+
+
 PANELS: tuple[tuple[tuple[str, ...], Panel], ...] = (
     (("test/nll", "train_mean_nll"), _draw_nll),
     (REWARDS, _draw_reward),
+    (("ranking_accuracy",), _with_held_out("ranking_accuracy")),
+    (("margin",), _with_held_out("margin")),
+    (("chosen_logprob",), _draw_answers),
+    (("implicit_kl",), _with_held_out("implicit_kl")),
     (("optim/entropy",), _plain_panel("optim/entropy", "entropy")),
     (("kl_sample_train_v1",), _draw_kl),
     (("env/all/ac_tokens_per_turn",), _plain_panel("env/all/ac_tokens_per_turn", "length")),
