@@ -19,6 +19,7 @@ import torch
 
 from benchmarks import ours, workloads
 from benchmarks.alternatives import LlamaCpp, Transformers
+from benchmarks.apart import Apart
 from benchmarks.direct import Direct
 from benchmarks.floor import Floor
 from benchmarks.picture import draw
@@ -56,9 +57,7 @@ class Job:
     server_goal: float = 0.0
 
 
-def jobs(
-    engine: ours.Engine, hf: Transformers, llama: LlamaCpp, floor: Floor, direct: Direct
-) -> list[Job]:
+def jobs(engine: ours.Engine, hf: Apart, llama: Apart, direct: Apart, floor: Floor) -> list[Job]:
     """Return the jobs of the table."""
     table = []
     for prompts, copies, tokens, goals in (
@@ -67,9 +66,9 @@ def jobs(
         (1, 1, 128, {GENERATE: 4.0}),
     ):
         job = workloads.sampling(prompts, copies, tokens)
-        others: dict[str, Callable[[], None]] = {GENERATE: lambda job=job: hf.sample(job)}
+        others: dict[str, Callable[[], None]] = {GENERATE: lambda job=job: hf("sample", job)}
         if LLAMA in goals:
-            others[LLAMA] = lambda job=job: llama.sample(job)
+            others[LLAMA] = lambda job=job: llama("sample", job)
         name = f"sample {job.sequences} × {tokens} tokens"
         table.append(
             Job(
@@ -78,7 +77,7 @@ def jobs(
                 others,
                 goals,
                 floor.sampling(job),
-                lambda job=job: direct.sample(job),
+                lambda job=job: direct("sample", job),
                 0.10,
             )
         )
@@ -88,10 +87,10 @@ def jobs(
         Job(
             f"train on {len(rows.tokens)} conversations, {tokens:,} tokens",
             lambda: engine.train(rows),
-            {PEFT: lambda: hf.train(rows)},
+            {PEFT: lambda: hf("train", rows)},
             {PEFT: 3.0},
             floor.training(rows),
-            lambda: direct.train(rows),
+            lambda: direct("train", rows),
             0.05,
         )
     )
@@ -101,7 +100,7 @@ def jobs(
         Job(
             "RL step: sample 8 × 8 × 24 tokens and train",
             lambda: engine.reinforce(rl),
-            {f"{GENERATE} + peft": lambda: hf.reinforce(rl)},
+            {f"{GENERATE} + peft": lambda: hf("reinforce", rl)},
             {f"{GENERATE} + peft": 6.0},
             floor.sampling(rl) + floor.training(workloads.answers(rl), shared),
         )
@@ -162,15 +161,16 @@ def main() -> None:
     first = [ours.seconds_to_first_result(DEFAULT_MODEL) for _ in range(options.repeats)]
     print(f"connect() to the first training result: {median(first):.2f} s, goal 3")
     dtype = pick_dtype("auto", "cpu")  # what the engine takes here; all but llama.cpp use it
-    weights = load_weights(folder, read_config(folder), dtype, "cpu")
-    engine, hf = ours.Engine(DEFAULT_MODEL), Transformers(folder, dtype)
-    llama = LlamaCpp(slots=64, threads=threads)
+    floor = Floor(load_weights(folder, read_config(folder), dtype, "cpu"))
+    engine, hf = ours.Engine(DEFAULT_MODEL), Apart(Transformers, folder, dtype)
+    llama, direct = Apart(LlamaCpp, 64, threads), Apart(Direct, folder, dtype)
     results = []
-    for job in jobs(engine, hf, llama, Floor(weights), Direct(weights, folder)):
+    for job in jobs(engine, hf, llama, direct, floor):
         if options.only in job.name:
             results.append(measure(job, options.repeats))
             show(results[-1])
-    llama.close()
+    for program in (hf, llama, direct):
+        program.close()
     packages = ("torch", "tinker", "transformers", "peft", "xllamacpp")
     written = {
         "machine": {"cores": os.cpu_count(), "threads": threads, "system": platform.system()},

@@ -117,8 +117,3 @@ class LlamaCpp:
         with ThreadPoolExecutor(len(requests)) as pool:
             for told in pool.map(self.server.handle_completions, requests):
                 assert told["usage"]["completion_tokens"] == job.new_tokens
-
-    def close(self) -> None:
-        """Give everything back."""
-        del self.server
-        self.scratch.cleanup()

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 from tokenizers import Tokenizer
 
 from benchmarks.ours import RANK
 from benchmarks.workloads import Rows, Sampling
 from cookbook.engine.adam import AdamSettings
-from cookbook.engine.base import Weights
+from cookbook.engine.base import load_weights
+from cookbook.engine.config import read_config
 from cookbook.engine.generation import GenerationBatch, SampleRequest
 from cookbook.engine.lora import Adapter, LoraSpec
 from cookbook.engine.losses import loss_call
@@ -17,9 +19,10 @@ from cookbook.engine.trainer import TrainingDatum, TrainingRun
 
 
 class Direct:
-    """One run and one batch of running samples, in this process."""
+    """One run and one batch of running samples, in one process without a server."""
 
-    def __init__(self, weights: Weights, folder: Path) -> None:
+    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
+        weights = load_weights(folder, read_config(folder), dtype, "cpu")
         shapes = weights.config.linear_shapes()
         self.run = TrainingRun(weights, Adapter.new(LoraSpec(rank=RANK), shapes, 0, "cpu"))
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
