@@ -10,13 +10,14 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python; do \
 # Compiling every file of every package takes longer than compiling the used ones when first used.
 INSTALL := $(RUN) -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo lab test lint notebooks bench
+.PHONY: help demo lab test test-all lint notebooks bench
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo       fine-tune a language model on this machine and print the results folder"
 	@echo "make lab        open the notebooks in JupyterLab"
-	@echo "make test       check the style and types, run every test and every notebook"
+	@echo "make test       check the style and types, run every test and the notebooks that changed"
+	@echo "make test-all   the same with every notebook"
 	@echo "make lint       check the style and types only"
 	@echo "make bench      time the embedded engine against what one would run instead"
 	@echo "make notebooks  execute every notebook and write its outputs and stamp into it"
@@ -28,9 +29,17 @@ lab: $(VENV)/.lab
 	$(RUN) -m jupyterlab notebooks
 
 # Two tests at a time with a thread each, then each notebook alone with all cores.
+TESTS = OMP_NUM_THREADS=1 $(RUN) -m pytest tests -n 2 --dist loadfile
+NOTEBOOKS = $(RUN) -m pytest notebooks --nbmake --nbmake-timeout=1200
+
+# A notebook that was executed with the cells and the package as they are now is not run again.
 test: lint
-	OMP_NUM_THREADS=1 $(RUN) -m pytest tests -n 2 --dist loadfile
-	$(RUN) -m pytest notebooks --nbmake --nbmake-timeout=1200
+	$(TESTS)
+	$(NOTEBOOKS) --stale-only -rs
+
+test-all: lint
+	$(TESTS)
+	$(NOTEBOOKS)
 
 lint: $(VENV)/.dev
 	$(RUN) -m ruff check .

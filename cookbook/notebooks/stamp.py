@@ -96,6 +96,13 @@ def make_stamp(notebook: Any, seconds: float, date: str) -> dict[str, Any]:
     }
 
 
+def is_current(notebook: Any) -> bool:
+    """Return whether its outputs come from its code cells and the package as they are now."""
+    told = notebook.metadata.get(KEY, {})
+    now = (cells_hash(notebook), package_hash(notebook))
+    return (told.get("cells_hash"), told.get("package_hash")) == now
+
+
 def _versions() -> dict[str, str]:
     found = {}
     for name in VERSIONED:

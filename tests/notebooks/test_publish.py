@@ -1,5 +1,6 @@
 """Publishing executes, cleans, stamps and replaces a notebook, or leaves it as it was."""
 
+import copy
 import datetime
 import shutil
 import socket
@@ -70,6 +71,12 @@ def test_published_notebook_is_clean_and_stamped(
     assert told["claims"] == {"sum": 4.0}
     assert told["cells_hash"] == stamp.cells_hash(done)
     assert told["package_hash"] == stamp.package_hash(done)
+    assert stamp.is_current(done)
+    changed = copy.deepcopy(done)
+    changed.cells[-1].source += "\nmore = 1"
+    done.metadata["cookbook"]["package_hash"] = "0" * 16
+    assert not stamp.is_current(changed)
+    assert not stamp.is_current(done)
     assert told["date"] == datetime.date.today().isoformat()
     assert told["versions"]["python"].startswith("3.")
     assert 0 < told["seconds"] < 60
