@@ -99,6 +99,9 @@ def _gather_heads(x: torch.Tensor, rows: torch.Tensor, kv_heads: int) -> torch.T
     return picked.reshape(S * kv_heads, -1, x.shape[-1])
 
 
+GROWTH = 32  # positions by which the cache grows, each time copied
+
+
 class KVCache:
     """Keys and values of running sequences, one slot each; slots 0..B-1 are in use.
 
@@ -118,7 +121,7 @@ class KVCache:
             return
         # Half as many again: requests join one by one, and each growth copies everything.
         slots = self.slots if slots <= self.slots else max(slots, self.slots * 3 // 2)
-        capacity = max(self.capacity, -(-capacity // 64) * 64)
+        capacity = max(self.capacity, -(-capacity // GROWTH) * GROWTH)
         shape = (
             self.config.layers,
             slots * self.config.kv_heads,
@@ -138,6 +141,14 @@ class KVCache:
         for tensor, new in ((self.keys, k), (self.values, v)):
             by_slot = tensor[layer].unflatten(0, (-1, n))
             by_slot[slots, :, : len(new)] = new.transpose(0, 1)
+
+    def span(self, length: int) -> int:
+        """Return how many positions to attend to, of which `length` are in use.
+
+        Those of the whole cache lie in one piece, which a batched product reads as they are; fewer
+        are copied first. The rest is zeros or leftovers, to be masked.
+        """
+        return self.capacity if self.capacity <= length * 3 // 2 else length
 
     def places(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return where slots 0..B-1 keep `positions` (B,): rows and columns of a layer's tensor."""

@@ -125,7 +125,7 @@ def decode_step(
         positions: (B,) its position.
         adapter: LoRA pairs to apply on top of the weights.
     """
-    K = int(positions.max()) + 1
+    K = cache.span(int(positions.max()) + 1)
     places = cache.places(positions)
     later = torch.arange(K, device=weights.device)[None] > positions[:, None]  # (B, K)
 

@@ -27,6 +27,9 @@ from cookbook.engine.prompt_scores import (
 from cookbook.engine.sampling import SamplingSettings, Sequence, choose, new_sequence
 
 PREFILL_ROWS = 1024  # prompt tokens that join in one step
+# Above this many at a time a sequence's share of a step hardly falls, and its keys, values and
+# logits still take their memory; what is more waits.
+MAX_RUNNING = 192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +106,8 @@ class GenerationBatch:
         try:
             with torch.inference_mode():
                 self._drop_cancelled()
-                if self.waiting:
-                    self._prefill(self._take_waiting())
+                if joining := self._take_waiting():
+                    self._prefill(joining)
                 elif self.running:
                     self._decode()
                 self._retire()
@@ -120,15 +123,18 @@ class GenerationBatch:
         self._retire()
 
     def _take_waiting(self) -> list[_Job]:
-        """Return as many waiting jobs as fit one prefill; always at least one."""
-        taken, rows = [], 0
-        while self.waiting and (
-            not taken or rows + len(self.waiting[0].request.prompt) <= PREFILL_ROWS
-        ):
-            job = self.waiting.popleft()
-            self.admitted.append(job)
-            taken.append(job)
-            rows += len(job.request.prompt)
+        """Return as many waiting jobs as fit; at least one if nothing runs, whatever its size."""
+        taken, rows, sequences = [], 0, len(self.running)
+        while self.waiting:
+            request = self.waiting[0].request
+            rows += len(request.prompt)
+            sequences += request.num_samples
+            if (taken and rows > PREFILL_ROWS) or (
+                (taken or self.running) and sequences > MAX_RUNNING
+            ):
+                break
+            taken.append(self.waiting.popleft())
+        self.admitted += taken
         return taken
 
     def _fail_all(self, error: Exception) -> None:

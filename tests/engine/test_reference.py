@@ -239,6 +239,33 @@ def test_temperature_zero_is_greedy_decoding(
         assert [s.tokens for s in result.sequences] == [expected] * request.num_samples
 
 
+def test_samples_beyond_the_limit_wait_their_turn(
+    reference: SimpleNamespace, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = SamplingSettings(max_tokens=3, temperature=0.0, stop_ids=frozenset({2}))
+    requests = [
+        SampleRequest(prompt=prompt(tokenizer, text), num_samples=count, settings=settings)
+        for text, count in (("Name a colour.", 2), ("Count.", 2), ("Hello!", 5), ("Why?", 1))
+    ]
+
+    def run() -> tuple[list[list[list[int]]], set[int]]:
+        batch = GenerationBatch(reference.run.base, tokenizer, reference.run.adapter)
+        told: list[Any] = [None] * len(requests)
+        for i, request in enumerate(requests):
+            batch.add(request, lambda result, i=i: told.__setitem__(i, result))
+        sizes = set()
+        while not batch.idle:
+            batch.step()
+            sizes.add(len(batch.running))
+        return [[s.tokens for s in result.sequences] for result in told], sizes - {0}
+
+    together, sizes = run()
+    assert sizes == {10}
+    monkeypatch.setattr("cookbook.engine.generation.MAX_RUNNING", 3)
+    # The third asks for more than the limit, so it runs alone.
+    assert run() == (together, {2, 5, 1})
+
+
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-4), (torch.bfloat16, 0.02)])
 def test_sampled_logprobs_are_the_trainers(
     model_dir: Path, tokenizer: Tokenizer, dtype: torch.dtype, limit: float
