@@ -10,7 +10,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from cookbook.engine.errors import UserError
-from cookbook.engine.futures import Futures
+from cookbook.engine.futures import Future, Futures
 from cookbook.engine.runtime import Runtime
 from cookbook.engine.scheduler import Scheduler, settle
 from cookbook.engine.sessions import Sessions
@@ -29,7 +29,11 @@ class Backend:
     def release_gone_sessions(self) -> None:
         """Give back what finished and silent sessions hold, after the work they have queued."""
         for session_id in self.sessions.take_gone():
-            self.scheduler.call(lambda gone=session_id: self.runtime.release(gone))
+            self.scheduler.submit(Future({}), lambda gone=session_id: self._release(gone))
+
+    def _release(self, session_id: str) -> dict:
+        self.runtime.release(session_id)
+        return {}
 
     def check_base_model(self, name: str | None) -> None:
         """Raise UserError for another base model than the one that is loaded."""

@@ -26,7 +26,7 @@ from cookbook.engine.prompt_scores import (
 )
 from cookbook.engine.sampling import SamplingSettings, Sequence, choose, new_sequence
 
-PREFILL_ROWS = 1024  # prompt tokens that join in one step
+PREFILL_ROWS = 4096  # prompt tokens that join in one step
 # Above this many at a time a sequence's share of a step hardly falls, and its keys, values and
 # logits still take their memory; what is more waits.
 MAX_RUNNING = 192

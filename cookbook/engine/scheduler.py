@@ -34,6 +34,15 @@ def settle(future: Future, work: Callable[[], Result]) -> None:
         future.resolve(Failure(f"engine error: {type(error).__name__}: {error}", "server"))
 
 
+def _guarded(step: Callable[[], T]) -> T | bool:
+    """Return what `step` returns; after an error, which is logged, that there was work."""
+    try:
+        return step()
+    except Exception:
+        log.exception("the worker failed")
+        return True
+
+
 @dataclass
 class _Line:
     """One model's training requests."""
@@ -56,6 +65,7 @@ class Scheduler:
 
     def __init__(self) -> None:
         self.advance_sampling: Callable[[], bool] = lambda: False
+        self._actions: deque[Callable[[], None]] = deque()
         self._jobs: deque[tuple[Future, Callable[[], Result]]] = deque()
         self._lines: dict[str, _Line] = {}
         self._wake = threading.Condition()
@@ -81,8 +91,13 @@ class Scheduler:
             self._wake.notify()
 
     def call(self, action: Callable[[], None]) -> None:
-        """Queue an action for the worker that answers no future of its own."""
-        self.submit(Future({}), lambda: action() or {})
+        """Let the worker do something quick before its next decoding step or job.
+
+        All that has arrived is done at once, so that requests sent together are decoded together.
+        """
+        with self._wake:
+            self._actions.append(action)
+            self._wake.notify()
 
     def compute(self, work: Callable[[], T]) -> concurrent.futures.Future[T]:
         """Run `work` on the worker; the future has what it returns, or its error."""
@@ -118,23 +133,18 @@ class Scheduler:
 
     def _run(self) -> None:
         while True:
-            sampled = self._guarded_sampling()
+            while self._actions:
+                _guarded(self._actions.popleft())
+            sampled = _guarded(self.advance_sampling)
             with self._wake:
                 if self._stopping:
                     return
                 job = self._jobs.popleft() if self._jobs else None
-                if job is None and not sampled:
+                if not (job or sampled or self._actions):
                     self._wake.wait(timeout=5.0)
                     self._fail_stranded()
             if job:
                 settle(*job)
-
-    def _guarded_sampling(self) -> bool:
-        try:
-            return self.advance_sampling()
-        except Exception:
-            log.exception("sampling failed")
-            return True
 
     def _fail_stranded(self) -> None:
         """Fail requests that wait for a number that never came (its submission was lost)."""

@@ -1,5 +1,6 @@
 """Requests in order, and what becomes of those whose predecessor never comes."""
 
+import threading
 import time
 from collections.abc import Iterator
 
@@ -113,4 +114,32 @@ def test_sampling_goes_on_between_jobs_and_survives_its_own_failure(caplog):
         time.sleep(0.005)
     assert scheduler.stop()
     assert future.result == {"step": 1}  # the job did not wait for the sampling to end
-    assert "sampling failed" in caplog.text
+    assert "the worker failed" in caplog.text
+
+
+def test_requests_sent_together_join_before_the_next_step(scheduler):
+    """Decoding goes on when all that has arrived is in, not with one request more a step."""
+    joined, seen, begin = [], [], threading.Event()
+
+    def advance() -> bool:
+        seen.append(len(joined))
+        return len(seen) < 3
+
+    def hold() -> None:
+        begin.wait(10)
+        scheduler.advance_sampling = advance
+
+    scheduler.call(hold)
+    for number in range(16):
+        scheduler.call(lambda number=number: joined.append(number))
+    begin.set()
+    while len(seen) < 3:
+        time.sleep(0.005)
+    assert joined == list(range(16))
+    assert seen == [16, 16, 16]
+
+
+def test_a_failing_action_does_not_stop_the_worker(scheduler, caplog):
+    scheduler.call(lambda: 1 // 0)
+    assert outcome(send(scheduler, 1)) == {"number": 1}
+    assert "the worker failed" in caplog.text
