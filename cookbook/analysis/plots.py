@@ -203,6 +203,7 @@ def _plain_panel(name: str, label: str) -> Panel:
 PANELS: tuple[tuple[tuple[str, ...], Panel], ...] = (
     (("test/nll", "train_mean_nll"), _draw_nll),
     (REWARDS, _draw_reward),
+    (("env/all/teacher_kl",), _plain_panel("env/all/teacher_kl", "KL")),
     (("optim/entropy",), _plain_panel("optim/entropy", "entropy")),
     (("kl_sample_train_v1",), _draw_kl),
     (("env/all/ac_tokens_per_turn",), _plain_panel("env/all/ac_tokens_per_turn", "length")),
