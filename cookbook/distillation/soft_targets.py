@@ -41,18 +41,21 @@ def soft_targets(
     if k < 1:
         raise ConfigError(f"k is {k}; ask for at least 1 token at each position, usual is 20.")
     one = tinker.SamplingParams(max_tokens=1, temperature=0.0)
-    pending = [
-        teacher.sample(
-            prompt=tinker.ModelInput.from_ints(reading.tokens.tolist()),
+    keys = [tuple(reading.tokens.tolist()) for reading in readings or rows]
+    pending = {
+        key: teacher.sample(
+            prompt=tinker.ModelInput.from_ints(list(key)),
             num_samples=1,
             sampling_params=one,
             include_prompt_logprobs=True,
             topk_prompt_logprobs=k,
         )
-        for reading in readings or rows
-    ]
-    tables = [_checked(future.result().topk_prompt_logprobs) for future in pending]
-    return [_of_row(table, row, k) for table, row in zip(tables, rows, strict=True)]
+        for key in dict.fromkeys(keys)  # equal rows are asked for once
+    }
+    tables = {
+        key: _checked(future.result().topk_prompt_logprobs) for key, future in pending.items()
+    }
+    return [_of_row(tables[key], row, k) for key, row in zip(keys, rows, strict=True)]
 
 
 def soft_datum(row: Row, targets: SoftTargets) -> tinker.Datum:

@@ -16,7 +16,7 @@ from cookbook.rows import Message
 
 # fmt: off
 PARTS: dict[str, tuple[list[str], list[str], list[str]]] = {
-    "en": (
+    "English": (
         ["My sister", "The old farmer", "Our neighbour", "The children", "A young doctor",
          "The teacher", "Her uncle", "The tired driver", "My best friend", "The two girls"],
         ["wrote a long letter", "found a small key", "made the soup", "heard the rain",
@@ -25,7 +25,7 @@ PARTS: dict[str, tuple[list[str], list[str], list[str]]] = {
         ["in the kitchen", "before dinner", "near the river", "on Monday", "after school",
          "at the station", "this morning", "behind the house", "without a word", "in the winter"],
     ),
-    "de": (
+    "German": (
         ["Meine Schwester", "Der alte Bauer", "Unser Nachbar", "Das kleine Kind",
          "Eine junge Ärztin", "Der Lehrer", "Ihr Onkel", "Der müde Fahrer", "Mein bester Freund",
          "Das fremde Mädchen"],
@@ -36,7 +36,7 @@ PARTS: dict[str, tuple[list[str], list[str], list[str]]] = {
         ["in der Küche", "vor dem Abendessen", "nahe am Fluss", "am Montag", "nach der Schule",
          "auf dem Bahnhof", "heute Morgen", "hinter dem Haus", "ohne ein Wort", "im Winter"],
     ),
-    "fr": (
+    "French": (
         ["Ma sœur", "Le vieux fermier", "Notre voisin", "Le petit enfant", "Une jeune médecin",
          "Le professeur", "Son oncle", "Le conducteur fatigué", "Mon meilleur ami",
          "La jeune fille"],
@@ -48,7 +48,7 @@ PARTS: dict[str, tuple[list[str], list[str], list[str]]] = {
          "après l'école", "à la gare", "ce matin", "derrière la maison", "sans un mot",
          "pendant l'hiver"],
     ),
-    "es": (
+    "Spanish": (
         ["Mi hermana", "El viejo granjero", "Nuestro vecino", "El niño pequeño", "Una joven médica",
          "El profesor", "Su tío", "El conductor cansado", "Mi mejor amigo", "La muchacha"],
         ["escribió una carta larga", "encontró una llave pequeña", "preparó la sopa",
@@ -59,7 +59,7 @@ PARTS: dict[str, tuple[list[str], list[str], list[str]]] = {
          "en la estación", "esta mañana", "detrás de la casa", "sin una palabra",
          "durante el invierno"],
     ),
-    "it": (
+    "Italian": (
         ["Mia sorella", "Il vecchio contadino", "Il nostro vicino", "Il bambino piccolo",
          "Una giovane dottoressa", "Il maestro", "Suo zio", "L'autista stanco",
          "Il mio migliore amico", "La ragazza"],
@@ -116,7 +116,7 @@ def sentences(n: int, seed: int, held_out: bool = False) -> list[Sentence]:
 
 
 def language_task(*, n_train: int, n_test: int, seed: int, context: Sequence[Message] = ()) -> Task:
-    """Return sentences whose language is to be named by its two letters, and nothing else.
+    """Return sentences whose language is to be named, in one word and nothing else.
 
     Args:
         n_train: sentences to train on.
@@ -133,8 +133,8 @@ def language_task(*, n_train: int, n_test: int, seed: int, context: Sequence[Mes
 
 
 def read_language(answer: str) -> str | None:
-    """Return the language that an answer names, None if it is not two of its letters alone."""
-    said = answer.strip().rstrip(".").lower()
+    """Return the language that an answer names; None if it is not the name alone."""
+    said = answer.strip().rstrip(".").capitalize()
     return said if said in LANGUAGES else None
 
 

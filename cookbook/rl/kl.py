@@ -30,11 +30,13 @@ class AdvantageEdit(Protocol):
 async def reference_logprobs(reference: Any, rows: Sequence[Row]) -> list[np.ndarray]:
     """Return each row's log-probabilities (T,) under the reference, a sampling client.
 
-    The first is 0, as nothing predicts the first token.
+    The first is 0, as nothing predicts the first token. Equal rows are asked for once.
     """
-    inputs = [tinker.ModelInput.from_ints(row.tokens.tolist()) for row in rows]
-    found = await asyncio.gather(*(answer(reference.compute_logprobs(each)) for each in inputs))
-    return [np.array([0.0, *logprobs[1:]], dtype=float) for logprobs in found]
+    keys = [tuple(row.tokens.tolist()) for row in rows]
+    asked = {key: tinker.ModelInput.from_ints(list(key)) for key in keys}
+    pending = [answer(reference.compute_logprobs(each)) for each in asked.values()]
+    found = dict(zip(asked, await asyncio.gather(*pending), strict=True))
+    return [np.array([0.0, *found[key][1:]], dtype=float) for key in keys]
 
 
 def penalise_distance(

@@ -1,5 +1,6 @@
 """The fixtures of reinforcement learning: tokenizer, renderer, a fake service, the tiny engine."""
 
+from tests.engine.conftest import new_run, tiny_checkpoints
 from tests.rl.conftest import (
     config,
     renderer,
@@ -15,9 +16,11 @@ from tests.rl.conftest import (
 
 __all__ = [
     "config",
+    "new_run",
     "renderer",
     "server",
     "task",
+    "tiny_checkpoints",
     "tiny_data",
     "tiny_engine",
     "tiny_model",

@@ -35,7 +35,7 @@ def test_more_sentences_than_there_are_is_refused():
         sentences(321, 0, held_out=True)
 
 
-def test_the_code_alone_is_an_answer():
+def test_the_name_alone_is_an_answer():
     context = [{"role": "system", "content": "Name the language."}]
     task = language_task(n_train=5, n_test=5, seed=0, context=context)
     given = {s.text: s.language for s in sentences(5, 0)}
@@ -51,6 +51,6 @@ def test_the_code_alone_is_an_answer():
         assert answered(problem, f"{right} {wrong}").metrics["format"] == 0
 
 
-@pytest.mark.parametrize("text", ["", "xx", "english", "en de"])
+@pytest.mark.parametrize("text", ["", "Dutch", "en", "English German", "It is English"])
 def test_anything_else_is_none(text):
     assert read_language(text) is None
