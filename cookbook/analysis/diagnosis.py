@@ -82,7 +82,8 @@ def _overfits(run: Run) -> str | None:
 
 def _no_signal(run: Run) -> str | None:
     mixed = run.series("env/all/by_group/frac_mixed").finite.values
-    if not len(mixed) or mixed.mean() >= 0.1:
+    taught = len(run.series("env/all/teacher_kl").finite)  # a teacher needs no rewards
+    if not len(mixed) or mixed.mean() >= 0.1 or taught:
         return None
     return (
         f"Only {mixed.mean():.0%} of the groups had differing rewards: the others teach nothing. "

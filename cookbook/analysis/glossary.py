@@ -147,6 +147,12 @@ METRICS = (
         healthy="grows slowly; how much is worth it is what kl_coef decides",
     ),
     Metric(
+        "env/all/teacher_kl", "KL student to teacher", "nats/token", "lower",
+        "mean of log p(student) - log p(teacher) on the student's own tokens, before the update",
+        healthy="falls fast, then slowly towards 0",
+        aliases=("teacher_kl",),
+    ),
+    Metric(
         "optim/staleness", "age of the samples", "steps", "-",
         "optimiser steps between the weights that sampled and those that are trained",
         healthy="0 on-policy; never above max_staleness",

@@ -228,6 +228,7 @@ PANELS: tuple[tuple[tuple[str, ...], Panel], ...] = (
     (("margin",), _with_held_out("margin")),
     (("chosen_logprob",), _draw_answers),
     (("implicit_kl",), _with_held_out("implicit_kl")),
+    (("env/all/teacher_kl",), _plain_panel("env/all/teacher_kl", "KL")),
     (("optim/entropy",), _plain_panel("optim/entropy", "entropy")),
     (("kl_sample_train_v1",), _draw_kl),
     (("env/all/ac_tokens_per_turn",), _plain_panel("env/all/ac_tokens_per_turn", "length")),

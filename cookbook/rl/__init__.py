@@ -7,13 +7,14 @@ from cookbook.rl.datums import Row, episode_rows, group_rows
 from cookbook.rl.env import Env, Problem, Reply, Step, Task
 from cookbook.rl.episodes import Episode, Group, Turn
 from cookbook.rl.evaluation import Evaluation, evaluate
-from cookbook.rl.kl import penalise_distance, reference_logprobs
+from cookbook.rl.kl import AdvantageEdit, penalise_distance, reference_logprobs
 from cookbook.rl.question import Grade, QuestionEnv
 from cookbook.rl.rollouts import Player, play
 from cookbook.rl.trainer import make_player, train
 from cookbook.rl.update import train_step
 
 __all__ = [
+    "AdvantageEdit",
     "Config",
     "Env",
     "Episode",

@@ -34,7 +34,7 @@ from cookbook.rl.datums import Row, group_rows
 from cookbook.rl.env import Problem, Task
 from cookbook.rl.episodes import Group
 from cookbook.rl.evaluation import evaluate
-from cookbook.rl.kl import penalise_distance, reference_logprobs
+from cookbook.rl.kl import AdvantageEdit, penalise_distance, reference_logprobs
 from cookbook.rl.metrics import episode_metrics, sampler_entropy
 from cookbook.rl.queue import RolloutQueue
 from cookbook.rl.rollouts import OnGroup, Player, play_async
@@ -60,6 +60,7 @@ class _Job:
     batches: Batches
     on_step: OnStep
     on_group: OnGroup | None
+    edit: AdvantageEdit | None
     newest_sampler: Any = None
 
     def renew_sampler(self) -> None:
@@ -85,6 +86,7 @@ def train(
     service: tinker.ServiceClient | None = None,
     on_step: OnStep = print_step,
     on_group: OnGroup | None = None,
+    edit: AdvantageEdit | None = None,
 ) -> Result:
     """Train, evaluate and save as the config says; resume a run that is already at its log path.
 
@@ -94,6 +96,8 @@ def train(
         service: from `cookbook.service.connect`, which is called if it is missing.
         on_step: called with the metrics of each step, "step" included, and of the last evaluation.
         on_group: called as the groups of a step end, with how many have and of how many.
+        edit: changes the advantages before the update; every group is then trained, also those of
+            equal rewards. `cookbook.distillation.ReverseKL` is one.
     Raises:
         ConfigError: settings that do not fit the task, or the run that is already there.
         ServiceError: no server, or it no longer has the checkpoint to resume from.
@@ -101,7 +105,7 @@ def train(
     """
     with RunLog.open(
         config.log_path,
-        asdict(config) | {"task": task.describe()},
+        asdict(config) | {"task": task.describe()} | ({"edit": edit.describe()} if edit else {}),
         name=f"rl-{config.dataset}",
         if_exists=config.if_exists,
         wandb_project=config.wandb_project,
@@ -129,6 +133,7 @@ def train(
             batches=Batches(len(task.train), config.prompts_per_step, config.seed),
             on_step=on_step,
             on_group=on_group,
+            edit=edit,
         )
         with deferred_interrupt() as stop:
             _run_steps(job, first_step, stop)
@@ -208,15 +213,18 @@ def _one_step(job: _Job, queue: RolloutQueue, step: int) -> Metrics:
 def _update(job: _Job, groups: Sequence[Group], advantages: Sequence[np.ndarray]) -> Metrics:
     """Train on the groups that teach; without any the step is skipped."""
     config, metrics = job.config, Metrics()
-    keep = config.kl_coef > 0
-    found = [group_rows(g, a, keep) for g, a in zip(groups, advantages, strict=True)]
-    rows_by_group = [rows for rows in found if rows]
+    keep = config.kl_coef > 0 or job.edit is not None
+    found = [(g, group_rows(g, a, keep)) for g, a in zip(groups, advantages, strict=True)]
+    rows_by_group = [rows for _, rows in found if rows]
     metrics["num_sequences"] = sum(map(len, rows_by_group))
     metrics["num_tokens"] = sum(len(row.tokens) for rows in rows_by_group for row in rows)
     if not rows_by_group:
         return metrics
     if job.reference is not None:
         rows_by_group, metrics["kl_policy_base"] = _penalised(job, rows_by_group)
+    if job.edit:
+        rows_by_group, told = job.edit([group for group, rows in found if rows], rows_by_group)
+        metrics |= told
     return metrics | train_step(
         job.client,
         rows_by_group,
