@@ -126,7 +126,7 @@ class Match(Side):
 
 
 def _not_alone() -> NoReturn:
-    raise ConfigError("a game has two sides; make_envs makes both")
+    raise ConfigError("games are made by make_envs, all of a group at once")
 
 
 @dataclass(frozen=True)
@@ -167,15 +167,35 @@ def self_play_problems(n: int, seed: int, most_moves: int = 4) -> list[Problem]:
     return [SelfPlay(f"from {board}", board=board) for board in boards]
 
 
+@dataclass(frozen=True)
+class AgainstProgram(Problem):
+    """A game from the empty board against a program, which makes the same choices every time."""
+
+    make_env: Callable[[], Env] = _not_alone
+    program: Program = rules.random_player
+    side: str = rules.SIDES[0]
+    """The policy's."""
+    seed: int = 0
+    """Of the program's choices."""
+
+    def make_envs(self, size: int) -> Sequence[Env]:
+        """Return `size` games; the program's choices differ between them."""
+        rngs = [random.Random(f"{self.name}, game {i}, seed {self.seed}") for i in range(size)]
+        return [Match(Game(), self.side, program_player(self.program, rng)) for rng in rngs]
+
+
 def match_problems(program: Program, n: int, seed: int) -> list[Problem]:
     """Return `n` games from the empty board against a program; the policy is X in every second."""
-    return [_match(program, index, seed) for index in range(n)]
-
-
-def _match(program: Program, index: int, seed: int) -> Problem:
-    side, name = rules.SIDES[index % 2], f"{program.__name__} {index}"
-    rng = random.Random(f"{name}, seed {seed}")
-    return Problem(name, lambda: Match(Game(), side, program_player(program, rng)), tag=side)
+    return [
+        AgainstProgram(
+            f"{program.__name__} {index}",
+            tag=rules.SIDES[index % 2],
+            program=program,
+            side=rules.SIDES[index % 2],
+            seed=seed,
+        )
+        for index in range(n)
+    ]
 
 
 def program_player(program: Program, rng: random.Random) -> BoardPlayer:

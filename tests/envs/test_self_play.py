@@ -202,7 +202,7 @@ def test_matches_against_programs(program):
         assert outcomes[-1] > 20
     else:
         assert min(outcomes[1], outcomes[-1]) >= 5
-    again = play(player(Boards()), Mover(), match_problems(program, 20, seed=3), 2, "key")
+    again = play(player(Boards()), Mover(), problems, 2, "key")
     assert [e.reward for group in again for e in group.episodes] == [e.reward for e in episodes]
 
 
