@@ -169,7 +169,7 @@ def self_play_problems(n: int, seed: int, most_moves: int = 4) -> list[Problem]:
 
 @dataclass(frozen=True)
 class AgainstProgram(Problem):
-    """A game from the empty board against a program, which makes the same choices every time."""
+    """Games from the empty board against a program, which draws the same lots every time."""
 
     make_env: Callable[[], Env] = _not_alone
     program: Program = rules.random_player
@@ -184,17 +184,16 @@ class AgainstProgram(Problem):
         return [Match(Game(), self.side, program_player(self.program, rng)) for rng in rngs]
 
 
-def match_problems(program: Program, n: int, seed: int) -> list[Problem]:
-    """Return `n` games from the empty board against a program; the policy is X in every second."""
+def match_problems(program: Program, seed: int) -> list[Problem]:
+    """Return two problems: games against a program with the policy as X, and as O.
+
+    The games of a problem are a group, so that equal boards are one request.
+    """
     return [
         AgainstProgram(
-            f"{program.__name__} {index}",
-            tag=rules.SIDES[index % 2],
-            program=program,
-            side=rules.SIDES[index % 2],
-            seed=seed,
+            f"{side} against {program.__name__}", tag=side, program=program, side=side, seed=seed
         )
-        for index in range(n)
+        for side in rules.SIDES
     ]
 
 
