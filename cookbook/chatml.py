@@ -17,6 +17,7 @@ from renderers import (
     reject_assistant_in_extension,
 )
 
+from cookbook.chatml_tools import calls_text, parse_calls, tools_text
 from cookbook.errors import ConfigError, DataError
 
 _IM_START, _IM_END = "<|im_start|>", "<|im_end|>"
@@ -38,8 +39,9 @@ _PROBES: list[list[dict[str, str]]] = [
 class ChatMLRenderer:
     """Renderer (protocol `renderers.Renderer`) for templates that are plain ChatML.
 
-    Token for token what the tokenizer's own chat template gives, for every content string. Two
-    consequences are kept on purpose, as the library's other renderers keep them:
+    Token for token what the tokenizer's own chat template gives, for every content string; tools
+    and calls, which it lacks, are written as text by `cookbook.chatml_tools`. Two consequences are
+    kept on purpose, as the library's other renderers keep them:
 
     - control strings such as a literal "<|im_end|>" inside a message become control tokens, as
       they do in the template; clean untrusted text before it gets here;
@@ -74,16 +76,16 @@ class ChatMLRenderer:
 
         Raises:
             DataError: no messages, or one that the template would drop silently.
-            ConfigError: tools are given; the template has no place for them.
         """
         if not messages:
             raise DataError("No messages to render: got an empty list. Give at least one turn.")
-        _refuse_tools(tools)
         out = _Parts(self._tokenizer)
-        if messages[0].get("role") != "system" and self._default_system:
-            self._turn(out, -1, "system", self._default_system)
+        offered, given = tools_text(tools) if tools else "", messages[0].get("role") == "system"
+        if not given and (offered or self._default_system):
+            self._turn(out, -1, "system", "" if offered else self._default_system, offered)
         for index, message in enumerate(messages):
-            self._turn(out, index, message["role"], _content_text(message, index))
+            text = _content_text(message, index)
+            self._turn(out, index, message["role"], text, offered if given and not index else "")
         if add_generation_prompt:
             self._open_turn(out)
         return out.finish(messages)
@@ -107,9 +109,14 @@ class ChatMLRenderer:
         tools: list[ToolSpec] | None = None,
         prompt_ids: list[int] | None = None,
     ) -> ParsedResponse:
-        """Return the text of sampled tokens (T,) up to the stop token, blanks kept."""
-        _refuse_tools(tools)
+        """Return the text of sampled tokens (T,) up to the stop token, blanks kept.
+
+        Calls are looked for only where tools are offered; they are taken out of the text.
+        """
         end = token_ids.index(self._im_end) if self._im_end in token_ids else len(token_ids)
+        if tools:
+            content, calls = parse_calls(self._tokenizer, token_ids[:end])
+            return ParsedResponse(content=content, tool_calls=calls)
         return ParsedResponse(content=decode(self._tokenizer, token_ids[:end]))
 
     def get_stop_token_ids(self) -> list[int]:
@@ -139,22 +146,31 @@ class ChatMLRenderer:
             return None
         if reject_assistant_in_extension(new_messages):
             return None
-        _refuse_tools(tools)
         out = _Parts(self._tokenizer)
         out.ids(previous_prompt_ids + previous_completion_ids)
         out.ids([] if closed else [self._im_end])
         out.text([("\n", False)], -1)
         for index, message in enumerate(new_messages):
-            self._turn(out, index, message["role"], _content_text(message, index), bridged=True)
+            text = _content_text(message, index)
+            self._turn(out, index, message["role"], text, bridged=True)
         self._open_turn(out)
         return out.finish(new_messages)
 
     def _turn(
-        self, out: "_Parts", index: int, role: str, content: str, bridged: bool = False
+        self,
+        out: "_Parts",
+        index: int,
+        role: str,
+        content: str,
+        offered: str = "",
+        bridged: bool = False,
     ) -> None:
         sampled = role == "assistant" and not bridged
         out.ids([self._im_start], index)
-        out.text([(f"{role}\n", False), (content, index >= 0)], index, sampled=sampled)
+        segments = [(f"{role}\n", False), (content, index >= 0)]
+        if offered:
+            segments.append((f"\n\n{offered}" if content else offered, False))
+        out.text(segments, index, sampled=sampled)
         out.ids([self._im_end], index, content=sampled, sampled=sampled)
         out.text([("\n", False)], index)
 
@@ -227,27 +243,22 @@ def _chatml_text(messages: list[dict[str, str]], default_system: str, prompt: bo
 def _content_text(message: Mapping[str, Any], index: int) -> str:
     content = message.get("content")
     where = f"Message {index} ({message.get('role')})"
-    for field in ("tool_calls", "reasoning_content"):
-        if message.get(field):
-            raise DataError(
-                f"{where}: {field!r} is set, but this chat template would drop it silently. "
-                "Write it into 'content' as text, or use a model whose renderer supports it."
-            )
+    if message.get("reasoning_content"):
+        raise DataError(
+            f"{where}: 'reasoning_content' is set, but this chat template would drop it silently. "
+            "Write it into 'content' as text, or use a model whose renderer supports it."
+        )
+    try:
+        calls = calls_text(message["tool_calls"]) if message.get("tool_calls") else ""
+    except DataError as error:
+        raise DataError(f"{where}, {error}") from None
     if isinstance(content, str):
-        return content
+        return content + calls
     if isinstance(content, list) and all(part.get("type") == "text" for part in content):
-        return "".join(part["text"] for part in content)
+        return "".join(part["text"] for part in content) + calls
     raise DataError(
         f"{where}, field 'content': expected text or a list of text parts, got {content!r:.80}."
     )
-
-
-def _refuse_tools(tools: list[ToolSpec] | None) -> None:
-    if tools:
-        raise ConfigError(
-            f"Got {len(tools)} tools, but this chat template has no place for them. "
-            "Describe them in the system message, or use a model whose renderer supports tools."
-        )
 
 
 def decode(tokenizer: Any, tokens: Sequence[int]) -> str:

@@ -14,6 +14,7 @@ from renderers import (
     DefaultRendererConfig,
     Renderer,
     RendererConfig,
+    ToolSpec,
     build_training_sample,
     config_from_name,
     create_renderer,
@@ -69,6 +70,7 @@ def render_training(
     messages: Sequence[Mapping[str, Any]],
     train_on: TrainOn = "all_assistant_messages",
     max_length: int | None = None,
+    tools: list[ToolSpec] | None = None,
 ) -> tuple[list[int], list[float]]:
     """Return the tokens of a conversation (T,) and a weight for each (T,), 1.0 if trained else 0.0.
 
@@ -83,6 +85,7 @@ def render_training(
             Of an assistant message the model learns what it would sample: content and stop token.
             Of others the content only, of headers nothing.
         max_length: longest T, at least 2; longer conversations lose their end.
+        tools: what the model may call in it; calls stand in "tool_calls" of assistant messages.
     Raises:
         NothingToTrainError: no trained token (after the first, which nothing predicts) is left.
         DataError: "trainable" is missing, not a bool, or present in another mode.
@@ -92,10 +95,10 @@ def render_training(
     trained = _trained_messages(messages, train_on)
     plain: list[Any] = [{k: v for k, v in m.items() if k != "trainable"} for m in messages]
     if train_on == "all_tokens":
-        tokens = renderer.render_ids(plain)
+        tokens = renderer.render_ids(plain, tools=tools)
         flags = [True] * len(tokens)
     else:
-        tokens, flags = _tokens_and_flags(renderer, plain, trained)
+        tokens, flags = _tokens_and_flags(renderer, plain, trained, tools)
     weights = [float(flag) for flag in flags[:max_length]]
     if not any(weights[1:]):
         raise NothingToTrainError(_nothing_to_train(train_on, messages, flags, max_length))
@@ -139,18 +142,22 @@ def _check_trainable(messages: Sequence[Mapping[str, Any]], required: bool) -> N
 
 
 def _tokens_and_flags(
-    renderer: Renderer, messages: list[Any], trained: list[bool]
+    renderer: Renderer,
+    messages: list[Any],
+    trained: list[bool],
+    tools: list[ToolSpec] | None,
 ) -> tuple[list[int], list[bool]]:
     """Return tokens (T,) and whether each is trained (T,)."""
-    _warn_if_history_changes(renderer, messages, trained)
-    rendered = renderer.render(messages)
+    _warn_if_history_changes(renderer, messages, trained, tools)
+    rendered = renderer.render(messages, tools=tools)
     other_roles = {m["role"] for m, t in zip(messages, trained, strict=True) if t} - {"assistant"}
     if not rendered.sampled_mask or (other_roles and not rendered.is_content):
-        return rendered.token_ids, _flags_from_prompts(renderer, messages, trained)
+        return rendered.token_ids, _flags_from_prompts(renderer, messages, trained, tools)
     sample = build_training_sample(
         renderer,
         messages,
         role_to_mask=lambda message: message["role"] == "assistant",
+        tools=tools,
         content_sft_roles=other_roles,
         message_loss_mask=list(trained),
         ensure_final_stop=True,
@@ -158,9 +165,14 @@ def _tokens_and_flags(
     return sample.token_ids, sample.loss_mask
 
 
-def _flags_from_prompts(renderer: Renderer, messages: list[Any], trained: list[bool]) -> list[bool]:
+def _flags_from_prompts(
+    renderer: Renderer,
+    messages: list[Any],
+    trained: list[bool],
+    tools: list[ToolSpec] | None,
+) -> list[bool]:
     """Find assistant outputs where a renderer gives no masks: from generation prompt to stop."""
-    full = renderer.render_ids(messages)
+    full = renderer.render_ids(messages, tools=tools)
     stops = set(renderer.get_stop_token_ids())
     flags = [False] * len(full)
     for index in _positions(trained):
@@ -170,19 +182,25 @@ def _flags_from_prompts(renderer: Renderer, messages: list[Any], trained: list[b
                 f"message {index} ({messages[index]['role']}) from its header. "
                 "Train assistant messages or 'all_tokens'."
             )
-        start = len(renderer.render_ids(messages[:index], add_generation_prompt=True))
-        end = len(renderer.render_ids(messages[: index + 1]))
+        before, through = messages[:index], messages[: index + 1]
+        start = len(renderer.render_ids(before, tools=tools, add_generation_prompt=True))
+        end = len(renderer.render_ids(through, tools=tools))
         stop = max((k for k in range(start, end) if full[k] in stops), default=end - 1)
         flags[start : stop + 1] = [True] * (stop + 1 - start)
     return flags
 
 
-def _warn_if_history_changes(renderer: Renderer, messages: list[Any], trained: list[bool]) -> None:
+def _warn_if_history_changes(
+    renderer: Renderer,
+    messages: list[Any],
+    trained: list[bool],
+    tools: list[ToolSpec] | None,
+) -> None:
     if renderer.is_prefix_stable or sum(trained) < 2:
         return
-    full = renderer.render_ids(messages)
+    full = renderer.render_ids(messages, tools=tools)
     for index in _positions(trained)[:-1]:
-        turn = renderer.render_ids(messages[: index + 1])
+        turn = renderer.render_ids(messages[: index + 1], tools=tools)
         if full[: len(turn)] != turn:
             warnings.warn(
                 f"{type(renderer).__name__} rewrites message {index} once later turns follow "

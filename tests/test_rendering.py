@@ -144,11 +144,6 @@ def test_refuses_what_the_template_would_drop(renderer, messages, words):
         renderer.render(messages)
 
 
-def test_refuses_tools(renderer):
-    with pytest.raises(ConfigError, match=r"Got 1 tools.*system message"):
-        renderer.render(CHAT, tools=[{"name": "f", "description": "", "parameters": {}}])
-
-
 # ---- sampled tokens
 
 

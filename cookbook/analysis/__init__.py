@@ -1,7 +1,9 @@
 """Read a training run's folder; get numbers, a report, plots, comparisons. Trains nothing."""
 
+from cookbook.analysis.boards import board_figure
 from cookbook.analysis.compare import compare, comparison_figure
 from cookbook.analysis.diagnosis import signs_of_trouble
+from cookbook.analysis.elo import GameResult, Rating, elo_ratings
 from cookbook.analysis.glossary import METRICS, Metric
 from cookbook.analysis.intervals import mean_interval, wilson_interval
 from cookbook.analysis.metrics import describe
@@ -17,16 +19,20 @@ from cookbook.analysis.table import Table
 __all__ = [
     "METRICS",
     "Change",
+    "GameResult",
     "Metric",
+    "Rating",
     "Run",
     "Series",
     "Table",
     "alt_text",
     "analyze",
+    "board_figure",
     "change",
     "compare",
     "comparison_figure",
     "describe",
+    "elo_ratings",
     "figure_style",
     "finding",
     "held_out_table",

@@ -109,6 +109,45 @@ METRICS = (
         healthy="near 1",
     ),
     Metric(
+        "env/all/calls", "tool calls", "calls", "-",
+        "mean number of tool calls in an episode",
+        healthy="as many as the task needs; a fall to 0 means the tool is given up",
+    ),
+    Metric(
+        "env/all/failed_calls", "failed tool calls", "calls", "lower",
+        "mean number of calls in an episode that were answered by an error",
+        healthy="falls to 0",
+    ),
+    Metric(
+        "env/all/broken_calls", "episodes ended by a broken call", "fraction", "lower",
+        "fraction of episodes ended by a tool call that cannot be parsed",
+        healthy="falls to 0",
+    ),
+    Metric(
+        "env/all/win", "games won", "fraction", "higher",
+        "fraction of games that the policy won",
+        healthy="rises against a fixed opponent; in self-play both sides are the policy",
+    ),
+    Metric(
+        "env/all/draw", "games drawn", "fraction", "-",
+        "fraction of games that nobody won",
+        healthy="near 1 between perfect players of tic-tac-toe",
+    ),
+    Metric(
+        "env/all/loss", "games lost", "fraction", "lower",
+        "fraction of games that the policy lost, by an illegal move too",
+        healthy="falls against a fixed opponent",
+    ),
+    Metric(
+        "env/all/illegal", "illegal moves", "per episode", "lower",
+        "mean number of illegal moves in an episode; one ends a game of tic-tac-toe",
+        healthy="falls to 0",
+    ),
+    Metric(
+        "env/all/guesses", "guesses", "per episode", "-",
+        "mean number of guesses at the word in an episode of twenty questions",
+    ),
+    Metric(
         "env/all/by_group/frac_mixed", "groups that teach", "fraction", "-",
         "fraction of groups whose rewards differ; only these have a non-zero advantage",
         healthy="well above 0 while there is something to learn",

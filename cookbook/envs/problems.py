@@ -41,15 +41,20 @@ def draw_distinct(
     return list(found)
 
 
-def check_sizes(n_train: int, n_test: int) -> None:
+def check_sizes(n_train: int, n_test: int, available: int | None = None) -> None:
     """Check the sizes of a task.
 
     Raises:
-        ConfigError: nothing to train on, or a negative number to test on.
+        ConfigError: nothing to train on, a negative number to test on, or more problems than are
+            available, where that is known beforehand.
     """
     if n_train < 1 or n_test < 0:
         raise ConfigError(
             f"n_train={n_train}, n_test={n_test}: n_train must be at least 1, n_test at least 0."
+        )
+    if available is not None and n_train + n_test > available:
+        raise ConfigError(
+            f"n_train + n_test = {n_train + n_test}, but there are {available}. Ask for fewer."
         )
 
 

@@ -1,12 +1,13 @@
 """Reinforcement learning: environments, rollouts, advantages, datums, and the trainer."""
 
 from cookbook.checkpointing import Result
-from cookbook.rl.advantages import group_advantages
+from cookbook.rl.advantages import episode_advantages, group_advantages
 from cookbook.rl.config import Config
 from cookbook.rl.datums import Row, episode_rows, group_rows
-from cookbook.rl.env import Env, Problem, Reply, Step, Task
+from cookbook.rl.env import Env, NoTurn, Problem, Reply, Step, Task
 from cookbook.rl.episodes import Episode, Group, Turn
 from cookbook.rl.evaluation import Evaluation, evaluate
+from cookbook.rl.frozen import FrozenModel
 from cookbook.rl.kl import AdvantageEdit, penalise_distance, reference_logprobs
 from cookbook.rl.question import Grade, QuestionEnv
 from cookbook.rl.rollouts import Player, play
@@ -19,8 +20,10 @@ __all__ = [
     "Env",
     "Episode",
     "Evaluation",
+    "FrozenModel",
     "Grade",
     "Group",
+    "NoTurn",
     "Player",
     "Problem",
     "QuestionEnv",
@@ -30,6 +33,7 @@ __all__ = [
     "Step",
     "Task",
     "Turn",
+    "episode_advantages",
     "episode_rows",
     "evaluate",
     "group_advantages",

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from cookbook.errors import ConfigError
+from cookbook.rl.episodes import Group
 
 Baseline = Literal["group_mean", "leave_one_out", "group_normalised"]
 
@@ -39,6 +40,31 @@ def group_advantages(
     if baseline not in get_args(Baseline):
         raise ConfigError(f"baseline is {baseline!r}; allowed: {', '.join(get_args(Baseline))}")
     return [_one_group(np.asarray(rewards, dtype=float), baseline) for rewards in rewards_P_G]
+
+
+def episode_advantages(
+    groups: Sequence[Group], baseline: Baseline = "group_mean"
+) -> list[np.ndarray]:
+    """Return the advantages (P, E) of groups of episodes, each compared with its own kind.
+
+    Its kind are the episodes of its group; in a game, those of its group that played the same side.
+    Whoever moves first wins more often: a baseline of both sides would credit that to every move
+    of the first and blame it on every move of the second.
+
+    Args:
+        groups: P groups of up to G episodes.
+        baseline: see `group_advantages`.
+    """
+    return [_by_player(group, baseline) for group in groups]
+
+
+def _by_player(group: Group, baseline: Baseline) -> np.ndarray:
+    players = np.array([episode.player for episode in group.episodes])
+    advantages = np.zeros(len(players))
+    for player in np.unique(players):
+        own = players == player
+        advantages[own] = group_advantages([group.rewards[own]], baseline)[0]
+    return advantages
 
 
 def _one_group(rewards_G: np.ndarray, baseline: Baseline) -> np.ndarray:

@@ -41,8 +41,19 @@ class Step:
     """Whether the episode is over."""
     messages: Sequence[Message] = ()
     """What the model reads next, unless done: user or tool messages, never the assistant's."""
+    forget: bool = False
+    """Whether the model reads only these messages next, as when a board says all that matters. The
+    turn then becomes a training row of its own."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Numbers to average over episodes and log as `env/all/<name>`, such as "correct"."""
+
+
+class NoTurn(Exception):
+    """Raised by an environment's `start` where there is nothing to say any more.
+
+    So for a player whose game ended before its first turn. Its episode is left out of its group; it
+    is no failure.
+    """
 
 
 class Env(Protocol):
@@ -54,11 +65,16 @@ class Env(Protocol):
     to be awaited, such as `asyncio.to_thread` or a client with a time limit of its own. A call that
     blocks stops all others, and no time-out can reach it.
     Players of one game are environments that share an object; a `step` may wait for the others, as
-    all environments of a group are played at the same time.
+    all environments of a group are played at the same time. One that takes a certain side has an
+    attribute `player`, a text: its episodes are compared with those of the same side only.
     """
 
     async def start(self) -> Sequence[Message]:
-        """Return the conversation that the model answers first; ends with a user message."""
+        """Return the conversation that the model answers first; ends with a user message.
+
+        Raises:
+            NoTurn: there is nothing to be answered.
+        """
         ...
 
     async def step(self, reply: Reply) -> Step:

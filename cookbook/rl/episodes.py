@@ -39,6 +39,8 @@ class Episode:
     """How many of them stood there before the first reply."""
     turns: Sequence[Turn]
     ending: Ending
+    player: str = ""
+    """Side of a game that it played, such as "X"; empty where there are no sides."""
     group_reward: float = 0.0
     """What comparing the group added to the reward."""
 

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from renderers import Renderer
+from renderers import ParsedToolCall, Renderer, ToolCallParseStatus
 
 from cookbook.rl.background import Background
-from cookbook.rl.env import Env, Problem, Reply, Step
+from cookbook.rl.env import Env, NoTurn, Problem, Reply, Step
 from cookbook.rl.episodes import Ending, Episode, Group, Turn
 from cookbook.rl.shared_prompts import SharedPrompts
 from cookbook.rows import Message
@@ -115,9 +115,11 @@ async def _play_group(player: Player, client: Any, problem: Problem, size: int, 
     return Group(problem=problem, episodes=episodes, failures=failures)
 
 
-async def _play_or_fail(player: Player, sampler: SharedPrompts, env: Env) -> Episode | str:
+async def _play_or_fail(player: Player, sampler: SharedPrompts, env: Env) -> Episode | str | None:
     try:
         return await _play_env(player, sampler, env)
+    except NoTurn:
+        return None
     except _EnvFailure as failure:
         return str(failure)
 
@@ -125,11 +127,11 @@ async def _play_or_fail(player: Player, sampler: SharedPrompts, env: Env) -> Epi
 async def _play_env(player: Player, sampler: SharedPrompts, env: Env) -> Episode:
     renderer, tools = player.renderer, getattr(env, "tools", None)
     messages: list[Any] = list(await _env_call(player, env.start) or ())
-    opening, turns = len(messages), list[Turn]()
+    read, opening, turns = list(messages), len(messages), list[Turn]()
     if not messages:
         raise _EnvFailure("error: start returned no messages; give the model something to answer")
     with _rendering():
-        prompt = renderer.render_ids(messages, tools=tools, add_generation_prompt=True)
+        prompt = _prompt(renderer, messages, tools)
     if len(prompt) + player.max_tokens > player.max_episode_tokens:
         raise _EnvFailure(
             f"error: the first prompt has {len(prompt)} tokens, which with a reply of "
@@ -137,7 +139,13 @@ async def _play_env(player: Player, sampler: SharedPrompts, env: Env) -> Episode
         )
 
     def ended(ending: Ending) -> Episode:
-        return Episode(messages=messages, opening=opening, turns=turns, ending=ending)
+        return Episode(
+            messages=messages,
+            opening=opening,
+            turns=turns,
+            ending=ending,
+            player=getattr(env, "player", ""),
+        )
 
     while True:
         sequence = await sampler.sample(prompt)
@@ -158,8 +166,13 @@ async def _play_env(player: Player, sampler: SharedPrompts, env: Env) -> Episode
             return ended("done")
         if len(turns) == player.max_turns:
             return ended("max_turns")
+        new = list(step.messages)
+        read = new if step.forget else [*read, reply.message, *new]
         with _rendering():
-            prompt = _next_prompt(renderer, turns[-1], messages, list(step.messages), tools)
+            if step.forget:
+                prompt = _prompt(renderer, read, tools)
+            else:
+                prompt = _next_prompt(renderer, turns[-1], read, new, tools)
         if len(prompt) + player.max_tokens > player.max_episode_tokens:
             return ended("max_tokens")
 
@@ -186,7 +199,31 @@ def _next_prompt(
     bridged = renderer.bridge_to_next_turn(list(turn.prompt), list(turn.tokens), new, tools=tools)
     if bridged is not None:
         return bridged.token_ids
-    return renderer.render_ids(messages, tools=tools, add_generation_prompt=True)
+    return _prompt(renderer, messages, tools)
+
+
+def _prompt(renderer: Renderer, messages: list[Any], tools: Any) -> list[int]:
+    """Return the tokens of a conversation that is laid out from its start."""
+    plain = [_with_plain_calls(message) for message in messages]
+    return renderer.render_ids(plain, tools=tools, add_generation_prompt=True)
+
+
+def _with_plain_calls(message: Any) -> Any:
+    """Return a reply with its parsed tool calls as renderers read them; broken ones are left out.
+
+    Only where history is laid out anew: a bridge keeps the tokens that were sampled.
+    """
+    calls = message.get("tool_calls")
+    if not calls:
+        return message
+    plain = [
+        {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        if isinstance(call, ParsedToolCall)
+        else call
+        for call in calls
+        if not isinstance(call, ParsedToolCall) or call.status == ToolCallParseStatus.OK
+    ]
+    return {**message, "tool_calls": plain}
 
 
 @contextmanager
@@ -212,6 +249,8 @@ async def _env_call(player: Player, method: Callable[..., Awaitable[Any]], *argu
         if not limit.expired():
             raise _EnvFailure(_told(error)) from error
         raise _EnvFailure(f"timeout: no answer within {player.env_timeout_s:g} s") from error
+    except NoTurn:
+        raise
     except Exception as error:
         raise _EnvFailure(_told(error)) from error
 

@@ -47,7 +47,9 @@ def store_rollouts(
 
 
 def _episode(episode: Episode) -> dict[str, Any]:
+    side = {"player": episode.player} if episode.player else {}
     return {
+        **side,
         "reward": episode.reward,
         "ending": episode.ending,
         "metrics": episode.metrics,

@@ -27,7 +27,7 @@ from cookbook.checkpointing import (
 from cookbook.data import Batches
 from cookbook.interrupt import StopRequest, deferred_interrupt
 from cookbook.rendering import get_renderer
-from cookbook.rl.advantages import group_advantages
+from cookbook.rl.advantages import episode_advantages
 from cookbook.rl.background import Background
 from cookbook.rl.config import Config
 from cookbook.rl.datums import Row, group_rows
@@ -198,7 +198,7 @@ def _one_step(job: _Job, queue: RolloutQueue, step: int) -> Metrics:
         metrics |= _evaluate(job, step)
     with timed("time/sampling") as sampling:
         groups, staleness = queue.take(step)
-    advantages = group_advantages([group.rewards for group in groups], config.baseline)
+    advantages = episode_advantages(groups, config.baseline)
     store_rollouts(
         job.log.path, "train", step, groups[: config.keep_groups], advantages[: config.keep_groups]
     )

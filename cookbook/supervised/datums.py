@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import tinker
-from renderers import Renderer
+from renderers import Renderer, ToolSpec
 
 from cookbook.errors import DataError
 from cookbook.rendering import NothingToTrainError, TrainOn, render_training
@@ -53,8 +53,11 @@ def build_datums(
     conversations: Sequence[Conversation],
     train_on: TrainOn = "all_assistant_messages",
     max_length: int | None = None,
+    tools: list[ToolSpec] | None = None,
 ) -> list[tinker.Datum]:
     """Return one datum per conversation; those with nothing to train are left out with a warning.
+
+    Arguments: see `cookbook.rendering.render_training`.
 
     Raises:
         NothingToTrainError: none is left.
@@ -62,7 +65,7 @@ def build_datums(
     datums = []
     for conversation in conversations:
         try:
-            tokens, weights = render_training(renderer, conversation, train_on, max_length)
+            tokens, weights = render_training(renderer, conversation, train_on, max_length, tools)
         except NothingToTrainError as error:
             if len(conversations) == 1:
                 raise
