@@ -4,7 +4,7 @@ Every title is a finding computed from the data; raw values stay visible behind 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -31,12 +31,16 @@ KL_LIMIT = 0.01
 """Above this |KL| between sampler and trainer the samples are no longer nearly on-policy."""
 
 
-def training_figure(run: Run) -> Figure:
-    """Return the figure of one run: a panel for each of its metrics that has one.
+def training_figure(run: Run, only: Collection[str] = ()) -> Figure:
+    """Return the figure of one run: a panel for each metric that has one (`only`: for these).
 
     A run without any gets a figure that says why.
     """
-    drawn = [panel for metrics, panel in PANELS if any(_has(run, name) for name in metrics)]
+    drawn = [
+        panel
+        for metrics, panel in PANELS
+        if any(_has(run, name) for name in metrics) and (not only or {*only} & {*metrics})
+    ]
     columns = 1 if len(drawn) < 2 else 2
     with figure_style():
         figure, first = new_figure(max(1, math.ceil(len(drawn) / columns)), columns)
@@ -204,21 +208,20 @@ def _with_held_out(name: str) -> Panel:
     """Return a panel of one metric on training and, where logged, on held-out data."""
 
     def draw(axes: Axes, run: Run) -> None:
-        main, held_out = run.series(name), run.series(f"test/{name}")
-        labels = [draw_series(axes, main, "training")]
+        held_out = run.series(f"test/{name}")
+        labels = [draw_series(axes, run.series(name), "training")]
         if len(held_out.finite):
             labels.append(draw_held_out(axes, held_out, _with_count("held out", run)))
-            main = held_out
+        main = held_out if len(labels) > 1 else run.series(name)
         _finish(axes, main, describe(name).axis, labels)
 
     return draw
 
 
 def _draw_answers(axes: Axes, run: Run) -> None:
-    names = {"chosen": BLUE, "rejected": VERMILLION}
-    series = {name: run.series(f"{name}_logprob") for name in names}
-    labels = [draw_series(axes, series[name], name, colour) for name, colour in names.items()]
-    _finish(axes, series["chosen"], "log p (nats/answer)", labels)
+    chosen, rejected = run.series("chosen_logprob"), run.series("rejected_logprob")
+    low = draw_series(axes, rejected, "rejected", VERMILLION)
+    _finish(axes, chosen, "log p (nats/answer)", [draw_series(axes, chosen, "chosen"), low])
 
 
 PANELS: tuple[tuple[tuple[str, ...], Panel], ...] = (
