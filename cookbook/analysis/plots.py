@@ -32,10 +32,7 @@ KL_LIMIT = 0.01
 
 
 def training_figure(run: Run, only: Collection[str] = ()) -> Figure:
-    """Return the figure of one run: a panel for each metric that has one (`only`: for these).
-
-    A run without any gets a figure that says why.
-    """
+    """Return a panel for each metric of a run that has one (`only`: for these), or why none is."""
     drawn = [
         panel
         for metrics, panel in PANELS
@@ -212,7 +209,7 @@ def _with_held_out(name: str) -> Panel:
         labels = [draw_series(axes, run.series(name), "training")]
         if len(held_out.finite):
             labels.append(draw_held_out(axes, held_out, _with_count("held out", run)))
-        main = held_out if len(labels) > 1 else run.series(name)
+        main = held_out if labels[1:] else run.series(name)
         _finish(axes, main, describe(name).axis, labels)
 
     return draw
