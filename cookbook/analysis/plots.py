@@ -4,7 +4,7 @@ Every title is a finding computed from the data; raw values stay visible behind 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -31,12 +31,13 @@ KL_LIMIT = 0.01
 """Above this |KL| between sampler and trainer the samples are no longer nearly on-policy."""
 
 
-def training_figure(run: Run) -> Figure:
-    """Return the figure of one run: a panel for each of its metrics that has one.
-
-    A run without any gets a figure that says why.
-    """
-    drawn = [panel for metrics, panel in PANELS if any(_has(run, name) for name in metrics)]
+def training_figure(run: Run, only: Collection[str] = ()) -> Figure:
+    """Return a panel for each metric of a run that has one (`only`: for these), or why none is."""
+    drawn = [
+        panel
+        for metrics, panel in PANELS
+        if any(_has(run, name) for name in metrics) and (not only or {*only} & {*metrics})
+    ]
     columns = 1 if len(drawn) < 2 else 2
     with figure_style():
         figure, first = new_figure(max(1, math.ceil(len(drawn) / columns)), columns)
@@ -191,43 +192,37 @@ def _draw_time(axes: Axes, run: Run) -> None:
 
 
 def _plain_panel(name: str, label: str) -> Panel:
-    """Return a panel that draws one noisy series under its finding."""
+    """Return a panel that draws one noisy series, and where logged its held-out counterpart."""
 
     def draw(axes: Axes, run: Run) -> None:
-        series = run.series(name)
-        _finish(axes, series, describe(name).axis, [draw_series(axes, series, label)])
-
-    return draw
-
-
-def _with_held_out(name: str) -> Panel:
-    """Return a panel of one metric on training and, where logged, on held-out data."""
-
-    def draw(axes: Axes, run: Run) -> None:
-        main, held_out = run.series(name), run.series(f"test/{name}")
-        labels = [draw_series(axes, main, "training")]
+        series, held_out = run.series(name), run.series(f"test/{name}")
+        labels = [draw_series(axes, series, label)]
         if len(held_out.finite):
             labels.append(draw_held_out(axes, held_out, _with_count("held out", run)))
-            main = held_out
-        _finish(axes, main, describe(name).axis, labels)
+            series = held_out
+        _finish(axes, series, describe(name).axis, labels)
 
     return draw
 
 
-def _draw_answers(axes: Axes, run: Run) -> None:
-    names = {"chosen": BLUE, "rejected": VERMILLION}
-    series = {name: run.series(f"{name}_logprob") for name in names}
-    labels = [draw_series(axes, series[name], name, colour) for name, colour in names.items()]
-    _finish(axes, series["chosen"], "log p (nats/answer)", labels)
+def _chosen_and_rejected(kind: str, main: str, ylabel: str) -> Panel:
+    """Return a panel of one metric of chosen and rejected answers, titled by the finding on one."""
+
+    def draw(axes: Axes, run: Run) -> None:
+        low = draw_series(axes, run.series(f"rejected_{kind}"), "rejected", VERMILLION)
+        labels = [draw_series(axes, run.series(f"chosen_{kind}"), "chosen"), low]
+        _finish(axes, run.series(main), ylabel, labels)
+
+    return draw
 
 
 PANELS: tuple[tuple[tuple[str, ...], Panel], ...] = (
     (("test/nll", "train_mean_nll"), _draw_nll),
     (REWARDS, _draw_reward),
-    (("ranking_accuracy",), _with_held_out("ranking_accuracy")),
-    (("margin",), _with_held_out("margin")),
-    (("chosen_logprob",), _draw_answers),
-    (("implicit_kl",), _with_held_out("implicit_kl")),
+    (("ranking_accuracy",), _plain_panel("ranking_accuracy", "training")),
+    (("margin",), _chosen_and_rejected("reward", "margin", "implicit reward")),
+    (("chosen_logprob",), _chosen_and_rejected("logprob", "chosen_logprob", "log p (nats/answer)")),
+    (("implicit_kl",), _plain_panel("implicit_kl", "training")),
     (("env/all/teacher_kl",), _plain_panel("env/all/teacher_kl", "KL")),
     (("optim/entropy",), _plain_panel("optim/entropy", "entropy")),
     (("kl_sample_train_v1",), _draw_kl),

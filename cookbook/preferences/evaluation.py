@@ -59,8 +59,10 @@ class Scores:
         """Mean loss of the pairs."""
         import torch
 
-        rows = (*self.logprobs.T, *np.array(sums(self.reference)).T)
-        return float(self.pair_loss(*map(torch.tensor, rows), self.beta).mean())
+        chosen, rejected = torch.tensor(self.logprobs.T)
+        reference_chosen, reference_rejected = torch.tensor(np.array(sums(self.reference)).T)
+        losses = self.pair_loss(chosen, rejected, reference_chosen, reference_rejected, self.beta)
+        return float(losses.mean())
 
     @property
     def implicit_kl(self) -> float:

@@ -171,7 +171,7 @@ def _hh_messages(text: str) -> Conversation:
 
 
 def _from_sharegpt(turn: Any) -> dict[str, Any]:
-    role = SHAREGPT_ROLES.get(turn.get("from")) if isinstance(turn, Mapping) else None
+    role = SHAREGPT_ROLES.get(str(turn.get("from"))) if isinstance(turn, Mapping) else None
     if role is None:
         known = ", ".join(SHAREGPT_ROLES)
         raise FieldError("conversations", f"expected turns from one of {known}, got {turn!r:.80}.")

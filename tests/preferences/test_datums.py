@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from cookbook.errors import DataError
@@ -84,9 +86,10 @@ def test_fit_prompt_drops_whole_turns_oldest_first():
 
 
 def test_what_is_too_long_is_left_out_and_counted(renderer, comparison):
-    short = Comparison(prompt=comparison.prompt[-1:], answer_a="x", answer_b="y", label="A")
-    with pytest.warns(UserWarning, match="1 of 2 comparisons are left out. .*max_length=34"):
-        assert [*build_pairs(renderer, {4: short, 7: comparison}, max_length=34)] == [4]
+    short = replace(comparison, answer_a="x", answer_b="y")
+    longest = max(whole_input(datum).length for datum in build_pair(renderer, short, 30).datums)
+    with pytest.warns(UserWarning, match=r"1 of 2 comparisons are left out. .*max_length="):
+        assert [*build_pairs(renderer, {4: short, 7: comparison}, longest)] == [4]
 
 
 def test_a_tie_has_no_pair(renderer):
