@@ -22,6 +22,14 @@ def test_a_subset_is_described_as_the_whole_is():
     assert describe("test/env/gsm8k/reward/total").better == "higher"
 
 
+def test_a_held_out_figure_is_described_as_the_same_one_in_training():
+    trained = describe("env/all/asks_back")
+    held_out = describe("test/env/all/asks_back")
+    assert held_out.label == f"held-out {trained.label}"
+    assert (held_out.meaning, held_out.better) == (trained.meaning, trained.better)
+    assert describe("test/env/tagged/moves").label == "held-out moves, tagged"
+
+
 def test_an_environments_own_metric_says_so_and_an_unknown_name_does_not():
     assert "own metric" in describe("env/all/moves").meaning
     assert describe("moves").meaning == UNKNOWN

@@ -10,6 +10,7 @@ import pytest
 import tinker
 from transformers import AutoTokenizer
 
+from cookbook.data import load_conversations
 from cookbook.errors import ConfigError, DataError, ServiceError
 from cookbook.models import DEFAULT_MODEL
 from cookbook.rendering import NothingToTrainError, get_renderer, render_training
@@ -17,6 +18,7 @@ from cookbook.runlog import read_checkpoints, read_config, read_metrics
 from cookbook.supervised import (
     Config,
     Evaluation,
+    Examples,
     build_datums,
     datum_from_tokens,
     evaluate_nll,
@@ -407,6 +409,43 @@ def test_bad_split_is_an_error_before_training(config, server):
     with pytest.raises(ConfigError, match="n_test=11, but there are 11"):
         run(replace(config, n_test=11), server)
     assert server.n_clients == 0
+
+
+# ---- rows at hand
+
+
+def test_rows_at_hand_are_trained_instead_of_the_data_set(config, server, renderer):
+    rows = load_conversations(config.dataset)
+    examples = Examples(train=rows[:8], test=rows[8:])
+    weights, _ = outcome(run(config, server, examples=examples), server)
+    expected = {tuple(datum.model_input.to_ints()) for datum in build_datums(renderer, rows[:8])}
+    assert {tokens for batch, _ in weights[1:] for tokens in batch} == expected
+
+
+def test_rows_of_any_kind_become_datums_by_their_own_function(config, server):
+    def build(renderer, rows):
+        return [datum_from_tokens([row, row + 1, row + 2], [0, 1, 1]) for row in rows]
+
+    examples = Examples(train=range(10, 16), test=[90], build=build)
+    result = run(replace(config, num_epochs=1, max_steps=0), server, examples=examples)
+    weights, metrics = outcome(result, server)
+    trained = sorted(tokens for batch, _ in weights[1:] for tokens in batch)
+    assert trained == [(row, row + 1) for row in range(10, 16)]
+    assert "test/nll" in metrics[-1]
+
+
+def test_a_run_is_only_resumed_with_the_same_rows(config, server):
+    rows = load_conversations(config.dataset)
+    server.die_at = 20
+    with pytest.raises(Killed):
+        run(config, server, examples=Examples(train=rows[:8]))
+    server.die_at = None
+    for others in (Examples(train=rows[1:9]), Examples(train=rows[:8], test=rows[8:])):
+        with pytest.raises(ConfigError, match=r"other settings:\n  examples: "):
+            run(config, server, examples=others)
+    with pytest.raises(ConfigError, match=r"other settings:\n  examples: "):
+        run(config, server)
+    run(config, server, examples=Examples(train=rows[:8]))
 
 
 # ---- killed and resumed: the same run

@@ -35,6 +35,7 @@ from cookbook.preferences.tournaments import (
     Tournament,
     duel,
     matches,
+    question,
     tournament,
     win_minus_loss,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "load_train_and_test",
     "matches",
     "pair_logprobs",
+    "question",
     "reference_logprobs",
     "shuffled_sides",
     "split_comparisons",

@@ -172,6 +172,13 @@ def tournament(
     )
 
 
+def question(
+    name: str, prompt: Conversation, measures: Mapping[str, Measure] | None = None
+) -> Problem:
+    """Return the problem of answering a prompt, with nobody to beat; measures are logged."""
+    return Problem(name, lambda: AnswerEnv(prompt, measures=measures or {}))
+
+
 def duel(
     name: str,
     prompt: Conversation,
