@@ -199,9 +199,9 @@ def _one_step(job: _Job, queue: RolloutQueue, step: int) -> Metrics:
     with timed("time/sampling") as sampling:
         groups, staleness = queue.take(step)
     advantages = episode_advantages(groups, config.baseline)
-    store_rollouts(
-        job.log.path, "train", step, groups[: config.keep_groups], advantages[: config.keep_groups]
-    )
+    # An edit gives each token an advantage of its own; an episode has none then.
+    kept = None if job.edit else advantages[: config.keep_groups]
+    store_rollouts(job.log.path, "train", step, groups[: config.keep_groups], kept)
     _warn_of_failures(groups)
     with timed("time/training") as training:
         metrics |= _update(job, groups, advantages)

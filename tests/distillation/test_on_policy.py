@@ -9,7 +9,7 @@ import torch
 
 from cookbook.distillation import ReverseKL, Teacher, reverse_kl_rows
 from cookbook.errors import ConfigError
-from cookbook.rl import Row, Task, group_rows
+from cookbook.rl import Group, Row, Task, group_rows
 from tests.fake_training import Killed
 from tests.rl.fakes import STOP, Sampler, TokenRenderer, episode, problem, turn, user
 from tests.rl.runs import guess, outcome, run, timeless
@@ -48,8 +48,8 @@ def test_the_expected_policy_gradient_is_minus_that_of_the_kl():
     student.requires_grad_()
     p, t = torch.log_softmax(student, 0), torch.log_softmax(teacher, 0)
     (truth,) = torch.autograd.grad((p.exp() * (p - t)).sum(), student, retain_graph=True)
-    rows = [one_token_row(token, float(p[token])) for token in range(9)]
-    scores = [np.array([0.0, float(t[token])]) for token in range(9)]
+    rows = [one_token_row(token, value) for token, value in enumerate(p.tolist())]
+    scores = [np.array([0.0, value]) for value in t.tolist()]
     advantages = [row.advantages[1] for row in reverse_kl_rows(rows, scores)]
     chances, A = p.detach().exp(), torch.tensor(advantages)
     (estimated,) = torch.autograd.grad((chances * A * p).sum(), student)
@@ -74,8 +74,6 @@ def played(tag, prompt, tokens, name="p"):
         messages=[user(" ".join(map(str, prompt[1:]))), {"role": "assistant", "content": "x"}],
         opening=1,
     )
-    from cookbook.rl import Group
-
     return Group(problem=problem(name, tag=tag), episodes=[done, done])
 
 

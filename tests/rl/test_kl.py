@@ -98,3 +98,17 @@ def test_reference_logprobs_stand_at_the_tokens_they_are_of(make):
     ]
     found = asyncio.run(reference_logprobs(make(salt=10), rows))
     assert [each.tolist() for each in found] == [[0, -0.16, -0.17], [0, -0.19]]
+
+
+def test_equal_rows_are_asked_for_once():
+    asked = []
+
+    class Noting(Sampler):
+        def compute_logprobs(self, prompt):
+            asked.append(prompt.to_ints())
+            return super().compute_logprobs(prompt)
+
+    rows = [row([0, 1], [0, -1], tokens=tokens) for tokens in ([8, 9], [8, 7], [8, 9])]
+    found = asyncio.run(reference_logprobs(Noting(), rows))
+    assert [each.tolist() for each in found] == [[0, -0.09], [0, -0.07], [0, -0.09]]
+    assert sorted(asked) == [[8, 7], [8, 9]]
