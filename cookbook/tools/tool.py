@@ -35,6 +35,7 @@ class Tool(Protocol):
 def tool_spec(tool: Tool) -> ToolSpec:
     """Return the tool's description as renderers lay it out: name, purpose and JSON schema."""
     schema = _without_titles(tool.arguments.model_json_schema())
+    schema.pop("description", None)  # the class's docstring: for us, not for the model
     return ToolSpec(name=tool.name, description=tool.description, parameters=schema)
 
 

@@ -14,6 +14,8 @@ from tests.search.test_fts5 import HOSTILE, PASSAGES
 
 
 class Nap(BaseModel):
+    """A docstring for programmers."""
+
     model_config = ConfigDict(extra="forbid")
     seconds: float = Field(ge=0)
     said: str = ""

@@ -9,6 +9,7 @@ from cookbook.rl import Problem, episode_rows, play
 from cookbook.search import Fts5Index, SearchTool
 from cookbook.tools import CallLimits, ToolEnv
 from tests.rl.fakes import STOP, Sampler, player
+from tests.rl.test_rollouts import Fixed
 from tests.search.test_fts5 import PASSAGES
 from tests.tools.test_calls import Sleeper
 
@@ -206,3 +207,14 @@ def test_random_calls_never_break_the_environment(renderer, tokenizer):
         text = "".join(rng.choices(bits, k=rng.randrange(1, 25)))
         group = episode(renderer, tokenizer, text, *["x"] * 3)
         assert list(group.failures) == [], text
+
+
+def test_without_a_bridge_the_calls_are_laid_out_again(renderer, tokenizer):
+    """As some renderers do once a user speaks; the history then holds what was understood."""
+    no_bridge = Fixed(renderer, bridge_to_next_turn=lambda *args, **kwargs: None)
+    spaced = TWO.replace(", ", " ,  ")
+    (played,) = episode(no_bridge, tokenizer, spaced, "hamster").episodes
+    assert played.reward == 1
+    first, second = episode_rows(played, 1.0)
+    assert spaced in tokenizer.decode(first.tokens)
+    assert TWO in tokenizer.decode(second.tokens[~second.sampled])
