@@ -46,8 +46,8 @@ def load_conversations(
     """Return the checked conversations of a data set.
 
     Args:
-        source: "pocket_tutor" or "plain_facts" (bundled), a path with one of `rows.FILE_ENDINGS`, or a
-            hub id.
+        source: "pocket_tutor" or "plain_facts" (bundled), a path with one of
+            `cookbook.rows.FILE_ENDINGS`, or a hub id.
         split: a split of the hub's; bundled and local sets have "train" alone (divide that with
             `split_conversations`).
         to_messages: row to messages, for rows of another form, e.g. `prompt_and_answer("question",
