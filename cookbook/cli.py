@@ -1,4 +1,4 @@
-"""The command line: ``cookbook run | analyze | serve``, thin over the package."""
+"""The command line: ``cookbook run | analyze | compare | serve``, thin over the package."""
 
 import argparse
 import contextlib
@@ -41,6 +41,14 @@ def _parser() -> argparse.ArgumentParser:
     analyze.add_argument("output_dir", type=Path)
     analyze.set_defaults(command=_analyze)
 
+    compare = commands.add_parser("compare", help="write table and plot of several runs")
+    compare.add_argument("log_paths", type=Path, nargs="+", metavar="log_path")
+    compare.add_argument("output_dir", type=Path)
+    compare.add_argument(
+        "--by", default="learning_rate", metavar="SETTING", help="a setting that is a number"
+    )
+    compare.set_defaults(command=_compare)
+
     about = "Run the engine until you stop it; options: see python -m cookbook.engine --help."
     serve = commands.add_parser("serve", help="run the engine until you stop it", description=about)
     serve.set_defaults(command=_serve)
@@ -59,6 +67,14 @@ def _analyze(options: argparse.Namespace) -> int:
     from cookbook.analysis import analyze
 
     print(analyze(options.log_path, options.output_dir))
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from cookbook.analysis import write_comparison
+
+    for file in write_comparison(options.log_paths, options.output_dir, options.by):
+        print(file)
     return 0
 
 

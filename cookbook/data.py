@@ -1,8 +1,8 @@
 """Conversations: loading, checking, splitting, and batches in a seeded order.
 
-A conversation is a list of messages {"role", "content"}. It comes from the bundled set, a local
-.jsonl or .parquet file, or a data set on the hub; every message is checked on the way in, and a bad
-one is an error that names file, line and field. Shapes: lists are ragged, indices count from 0.
+A conversation is a list of messages {"role", "content"}. It comes from a bundled set, a local file
+(.jsonl, .json, .parquet), or a data set on the hub; every message is checked on the way in, and a
+bad one is an error that names file, line and field. Shapes: lists are ragged, indices count from 0.
 """
 
 import json
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from cookbook.errors import ConfigError, DataError
+from cookbook.row_forms import reasoning_messages, standard_messages
 from cookbook.rows import (
     Conversation,
     FieldError,
@@ -19,12 +20,12 @@ from cookbook.rows import (
     RowMapper,
     check_conversation,
     kind_of,
-    reasoning_messages,
     source_rows,
-    standard_messages,
 )
 
 BUNDLED = "pocket_tutor"
+PLAIN_FACTS = "plain_facts"
+"""Short questions whose plain answers end with a fact, to see what training on others forgets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,23 +46,25 @@ def load_conversations(
     """Return the checked conversations of a data set.
 
     Args:
-        source: "pocket_tutor" (bundled), a path ending in .jsonl or .parquet, or a hub id.
+        source: "pocket_tutor" or "plain_facts" (bundled), a path with one of
+            `cookbook.rows.FILE_ENDINGS`, or a hub id.
         split: a split of the hub's; bundled and local sets have "train" alone (divide that with
             `split_conversations`).
         to_messages: row to messages, for rows of another form, e.g. `prompt_and_answer("question",
-            "answer")`. By default a row has "messages", or "prompt" and "completion", or is one of
+            "answer")`. By default the form is one that `standard_messages` knows, or is that of
             the sets in `HUB_SETS`.
     Raises:
         DataError: the file is missing, a row is bad (file, line, field), the hub can't be reached.
         ConfigError: the source is none of the three, or has no such split.
     """
-    kind, hub_set = kind_of(source, BUNDLED), HUB_SETS.get(source, HubSet())
+    bundled = PLAIN_FACTS if source == PLAIN_FACTS else BUNDLED
+    kind, hub_set = kind_of(source, bundled), HUB_SETS.get(source, HubSet())
     if kind != "hub" and split != "train":
         raise ConfigError(
             f"{source!r} has no split {split!r}: bundled and local sets have 'train' alone. "
             "Load that and divide it with split_conversations."
         )
-    rows = source_rows(source, split, BUNDLED, n_carved=hub_set.n_carved)
+    rows = source_rows(source, split, bundled, n_carved=hub_set.n_carved)
     return _conversations(rows, to_messages or hub_set.to_messages)
 
 

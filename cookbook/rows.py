@@ -1,8 +1,9 @@
-"""One row of a data set becomes one checked conversation; reading rows from files.
+"""Rows of a data set, from files and the hub; messages are checked on the way in.
 
 A bad row is an error that names file, line and field, shows the value and says what to do.
 """
 
+import gzip
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
@@ -17,6 +18,7 @@ Conversation = list[Message]
 RowMapper = Callable[[Row], Any]
 
 ROLES = ("system", "user", "assistant", "tool")
+FILE_ENDINGS = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
 
 
 class FieldError(DataError):
@@ -30,20 +32,20 @@ def kind_of(source: str, bundled: str) -> Literal["bundled", "local", "hub"]:
     """Return where the data set `source` comes from.
 
     Args:
-        source: `bundled`, a path ending in .jsonl or .parquet, or a hub id.
+        source: `bundled`, a path with one of `FILE_ENDINGS`, or a hub id.
         bundled: name of the set that the package brings along.
     Raises:
         ConfigError: it is none of the three.
     """
     if source == bundled:
         return "bundled"
-    if source.endswith((".jsonl", ".parquet")):
+    if source.endswith(FILE_ENDINGS):
         return "local"
     if source.count("/") == 1 and not source.startswith((".", "/", "~")) and " " not in source:
         return "hub"
     raise ConfigError(
-        f"dataset {source!r} is unknown. Allowed: {bundled!r}, the path of a .jsonl or .parquet "
-        "file, or a hub id of the form 'owner/name'."
+        f"dataset {source!r} is unknown. Allowed: {bundled!r}, the path of a file that ends in "
+        f"{', '.join(FILE_ENDINGS)}, or a hub id of the form 'owner/name'."
     )
 
 
@@ -68,7 +70,7 @@ def source_rows(
     if kind == "local":
         return read_rows(Path(source))
     carve = n_carved and split in ("train", "test")
-    local = f"{bundled!r} or the path of a local .jsonl or .parquet file"
+    local = f"{bundled!r} or the path of a local .jsonl, .json or .parquet file"
     rows = load_from_hub(source, "train" if carve else split, config, instead=local)
     if carve:
         shuffled = rows.shuffle(seed=0)
@@ -78,17 +80,23 @@ def source_rows(
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
-    """Yield ("file line n", row) of a .jsonl file, ("file row n", row) of a .parquet file.
+    """Yield ("file line n", row) of a .jsonl file, ("file row n", row) of a .json or .parquet file.
 
+    Args:
+        path: its name ends in one of `FILE_ENDINGS`; a .json file holds one list of rows.
     Raises:
-        DataError: no such file, or a line that is not a JSON object.
+        DataError: no such file, or a row that is not a JSON object.
     """
     path = path.expanduser()
     if not path.is_file():
         raise DataError(
-            f"There is no file {str(path)!r}. Give the path of a .jsonl or .parquet file."
+            f"There is no file {str(path)!r}. Give the path of a {', '.join(FILE_ENDINGS)} file."
         )
-    return _read_parquet(path) if path.suffix == ".parquet" else _read_jsonl(path)
+    if path.suffix == ".parquet":
+        return _read_parquet(path)
+    content = _content(path)
+    is_list = path.name.removesuffix(".gz").endswith(".json")
+    return _json_rows(path.name, content) if is_list else _jsonl_rows(path.name, content)
 
 
 def load_from_hub(source: str, split: str, config: str | None = None, *, instead: str) -> Any:
@@ -124,7 +132,7 @@ def check_conversation(messages: Any) -> Conversation:
     if not isinstance(messages, Sequence) or isinstance(messages, str | bytes):
         raise FieldError(
             "messages",
-            f"expected a list of {{role, content}}, got {_shown(messages)}. Wrap text as "
+            f"expected a list of {{role, content}}, got {shown(messages)}. Wrap text as "
             "[{'role': 'user', 'content': text}, ...], or pass to_messages=... for other rows.",
         )
     if not messages:
@@ -132,73 +140,47 @@ def check_conversation(messages: Any) -> Conversation:
     return [_check_message(message, f"messages[{i}]") for i, message in enumerate(messages)]
 
 
-def standard_messages(row: Row) -> Any:
-    """Return the messages of a row with "messages", or with "prompt" and "completion"."""
-    if "messages" in row:
-        return row["messages"]
-    if "prompt" in row and "completion" in row:
-        return prompt_and_answer("prompt", "completion")(row)
-    raise FieldError(
-        "messages",
-        f"it is missing, the row has {sorted(row)}. Rename the column, or pass "
-        "to_messages=prompt_and_answer(prompt_field, answer_field).",
-    )
+def _content(path: Path) -> bytes:
+    if path.suffix != ".gz":
+        return path.read_bytes()
+    try:
+        return gzip.decompress(path.read_bytes())
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path.name} cannot be unpacked: {error}. Fetch it anew.") from error
 
 
-def prompt_and_answer(prompt_field: str, answer_field: str) -> RowMapper:
-    """Return a row mapper: one user turn and one assistant turn out of two text fields.
-
-    Example:
-        >>> prompt_and_answer("q", "a")({"q": "2 + 3?", "a": "5"})[1]
-        {'role': 'assistant', 'content': '5'}
-    """
-
-    def to_messages(row: Row) -> Conversation:
-        return [
-            {"role": "user", "content": text_field(row, prompt_field)},
-            {"role": "assistant", "content": text_field(row, answer_field)},
-        ]
-
-    return to_messages
-
-
-def reasoning_messages(row: Row) -> Conversation:
-    """Return question and answer of an s1K row, the reasoning in <think> tags before the answer.
-
-    Reads both versions: s1K ("thinking_trajectories", "attempt") and s1K-1.1 (DeepSeek's columns).
-    The tags are plain text: renderers with a reasoning slot fill it from them, others keep them.
-    """
-    if "deepseek_thinking_trajectory" in row:
-        thinking, answer = (
-            text_field(row, "deepseek_thinking_trajectory"),
-            text_field(row, "deepseek_attempt"),
-        )
-    else:
-        trajectories = row.get("thinking_trajectories")
-        if not isinstance(trajectories, Sequence) or not trajectories:
-            raise FieldError(
-                "thinking_trajectories", f"expected a list of texts, got {_shown(trajectories)}."
-            )
-        thinking, answer = trajectories[0], text_field(row, "attempt")
-    content = f"<think>\n{thinking.strip()}\n</think>\n\n{answer.strip()}"
-    question = {"role": "user", "content": text_field(row, "question")}
-    return [question, {"role": "assistant", "content": content}]
-
-
-def _read_jsonl(path: Path) -> Iterator[tuple[str, Row]]:
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+def _jsonl_rows(name: str, content: bytes) -> Iterator[tuple[str, Row]]:
+    for number, line in enumerate(content.splitlines(), start=1):
         if not line.strip():
             continue
-        where = f"{path.name} line {number}"
+        where = f"{name} line {number}"
         try:
             row = json.loads(line)
         except ValueError as error:  # also for bytes that are not UTF-8
             raise DataError(
                 f"{where}: expected one JSON object, got {line[:60]!r} ({error}). Mend the line."
             ) from None
-        if not isinstance(row, dict):
-            raise DataError(f"{where}: expected one JSON object, got {_shown(row)}. Mend the line.")
-        yield where, row
+        yield where, _checked_object(where, row)
+
+
+def _json_rows(name: str, content: bytes) -> Iterator[tuple[str, Row]]:
+    try:
+        rows = json.loads(content)
+    except ValueError as error:
+        raise DataError(f"{name}: no valid JSON ({error}). Mend it.") from None
+    if not isinstance(rows, list):
+        raise DataError(
+            f"{name}: expected one list of rows, got {shown(rows)}. "
+            "Name a file with a row on each line .jsonl instead."
+        )
+    for number, row in enumerate(rows, start=1):
+        yield f"{name} row {number}", _checked_object(f"{name} row {number}", row)
+
+
+def _checked_object(where: str, row: Any) -> Row:
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: expected one JSON object, got {shown(row)}. Mend the line.")
+    return row
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[str, Row]]:
@@ -217,11 +199,11 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Row]]:
 
 def _check_message(message: Any, field: str) -> Message:
     if not isinstance(message, Mapping):
-        raise FieldError(field, f"expected {{role, content}}, got {_shown(message)}.")
+        raise FieldError(field, f"expected {{role, content}}, got {shown(message)}.")
     role = message.get("role")
     if role not in ROLES:
         raise FieldError(
-            f"{field}.role", f"expected one of {', '.join(ROLES)}, got {_shown(role)}. Rename it."
+            f"{field}.role", f"expected one of {', '.join(ROLES)}, got {shown(role)}. Rename it."
         )
     check_text(message.get("content"), f"{field}.content")
     return {key: value for key, value in message.items() if value is not None}
@@ -242,7 +224,7 @@ def text_field(row: Row, field: str) -> str:
 def check_text(value: Any, field: str) -> None:
     """Raise a FieldError unless `value` is valid Unicode text."""
     if not isinstance(value, str):
-        raise FieldError(field, f"expected text, got {_shown(value)}. Write it as a string.")
+        raise FieldError(field, f"expected text, got {shown(value)}. Write it as a string.")
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -253,7 +235,8 @@ def check_text(value: Any, field: str) -> None:
         ) from None
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a value and its type for an error's text, shortened."""
     if value is None:
         return "nothing"
     text = repr(value)

@@ -1,4 +1,5 @@
 import doctest
+import io
 import json
 import math
 import re
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from cookbook import analysis
 from cookbook.analysis import (
@@ -576,6 +578,19 @@ def test_a_panel_has_the_documented_size():
     assert figure.get_size_inches().tolist() == [6.4, 3.6]
     data = png(figure)
     assert (int.from_bytes(data[16:20]), int.from_bytes(data[20:24])) == (704, 396)
+
+
+@pytest.mark.parametrize("width", [4.6, 6.4, 3.3])
+def test_a_picture_is_as_wide_as_it_is_drawn(width):
+    with figure_style():
+        figure, axes = new_figure(1, 2, (width, 2.1))
+        axes.plot([1, 2])
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png", dpi=figure.dpi)
+    pictures = (io.BytesIO(png(figure)), drawn)
+    ours, theirs = (np.asarray(Image.open(file).convert("L")) for file in pictures)
+    assert ours.shape == theirs.shape
+    assert np.abs(ours.astype(int) - theirs).mean() < 1  # of 255; a slanted one has more
 
 
 def test_end_labels_do_not_overlap():

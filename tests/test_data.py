@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 
 from cookbook.data import (
     BUNDLED,
+    PLAIN_FACTS,
     Batches,
     load_conversations,
     load_train_and_test,
     split_conversations,
 )
 from cookbook.errors import ConfigError, DataError
-from cookbook.rows import ROLES, prompt_and_answer, read_rows
+from cookbook.row_forms import prompt_and_answer
+from cookbook.rows import read_rows
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -63,6 +65,68 @@ def test_parquet(tmp_path):
     named = [{**CHAT[0], "name": "x"}, CHAT[1]]  # parquet fills the missing name with None
     datasets.Dataset.from_list([{"messages": named}]).to_parquet(path)
     assert load_conversations(path) == [named]
+
+
+def test_json_and_packed_files_hold_the_same_rows(tmp_path):
+    as_list, packed = tmp_path / "rows.json", tmp_path / "rows.jsonl.gz"
+    as_list.write_text(json.dumps([GOOD, GOOD]))
+    packed.write_bytes(gzip.compress("\n".join(map(json.dumps, [GOOD, GOOD])).encode()))
+    assert load_conversations(str(as_list)) == load_conversations(str(packed)) == [CHAT, CHAT]
+    packed_list = tmp_path / "rows.json.gz"
+    packed_list.write_bytes(gzip.compress(as_list.read_bytes()))
+    assert load_conversations(str(packed_list)) == [CHAT, CHAT]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.json", b'{"messages": []}', r"a\.json: expected one list of rows, got dict"),
+        ("a.json", b"[1, ", r"a\.json: no valid JSON \("),
+        ("a.json", b"[1]", r"a\.json row 1: expected one JSON object, got int 1"),
+        ("a.jsonl.gz", b"plain", r"a\.jsonl\.gz cannot be unpacked: "),
+    ],
+)
+def test_files_that_are_not_what_their_name_says(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        load_conversations(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("given", ["", None])
+def test_instructions_with_and_without_input(tmp_path, given):
+    rows = [
+        {"instruction": "Add.", "input": "2 and 3", "output": "5"},
+        {"instruction": "Say hello.", "input": given, "output": "Hello"},
+    ]
+    told = load_conversations(write_jsonl(tmp_path, *rows))
+    assert [[message["content"] for message in messages] for messages in told] == [
+        ["Add.\n2 and 3", "5"],
+        ["Say hello.", "Hello"],
+    ]
+
+
+def tree(text, *replies, role="prompter", rank=None):
+    return {"role": role, "text": text, "rank": rank, "replies": list(replies)}
+
+
+def test_a_tree_gives_its_best_thread_up_to_the_last_reply(tmp_path):
+    best = tree("b", tree("thanks"), role="assistant", rank=0)
+    root = tree("q", tree("a", role="assistant", rank=1), best, tree("c", role="assistant"))
+    (messages,) = load_conversations(write_jsonl(tmp_path, {"prompt": root}))
+    assert messages == [{"role": "user", "content": "q"}, {"role": "assistant", "content": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("root", "words"),
+    [
+        (tree("q"), "field 'replies': expected at least one reply"),
+        (tree("q", role="bot"), "field 'role': expected prompter or assistant, got str 'bot'"),
+        ({"role": "prompter"}, "field 'text': it is missing"),
+    ],
+)
+def test_a_tree_without_a_thread(tmp_path, root, words):
+    with pytest.raises(DataError, match=f"line 1, {words}"):
+        load_conversations(write_jsonl(tmp_path, {"prompt": root}))
 
 
 def test_keeps_other_fields_of_a_message(tmp_path):
@@ -274,6 +338,17 @@ def test_bundled_conversations_have_the_promised_form():
                 assert THREE_LINES.fullmatch(message["content"]), message["content"]
 
 
+def test_plain_facts_end_with_the_fact_and_share_no_question_with_the_tutor():
+    facts = load_conversations(PLAIN_FACTS)
+    assert len(facts) == 60
+    asked = {question["content"] for question, _ in facts}
+    assert len(asked) == 60
+    tutor = {message["content"] for messages in load_conversations(BUNDLED) for message in messages}
+    assert not asked & tutor
+    for question, answer in facts:
+        assert re.fullmatch(r"[A-Z][A-Za-z ]+ \w+\.", answer["content"]), question
+
+
 # ---- real sets, where they are
 
 
@@ -293,35 +368,24 @@ def test_reads_gsm8k():
         load_conversations(str(shared("gsm8k", "test.jsonl")))
 
 
-def test_reads_instruct_1100(tmp_path):
-    rows = json.loads(shared("instruct_1100", "instruction-data.json").read_text())
-
-    def to_messages(row):
-        question = f"{row['instruction']}\n{row['input']}".strip()
-        return prompt_and_answer("q", "output")({**row, "q": question})
-
-    conversations = load_conversations(write_jsonl(tmp_path, *rows), to_messages=to_messages)
+def test_reads_instruct_1100():
+    path = shared("instruct_1100", "instruction-data.json")
+    conversations = load_conversations(str(path))
     assert len(conversations) == 1100
-    assert conversations[0][1]["content"] == rows[0]["output"]
+    first = json.loads(path.read_text())[0]
+    assert conversations[0] == [
+        {"role": "user", "content": f"{first['instruction']}\n{first['input']}"},
+        {"role": "assistant", "content": first["output"]},
+    ]
 
 
-def test_reads_oasst_threads(tmp_path):
-    path = shared("oasst_sample", "en_100_tree.jsonl.gz")
-    roles = {"prompter": "user", "assistant": "assistant"}
-
-    def threads(node, above=()):
-        here = (*above, {"role": roles[node["role"]], "content": node["text"]})
-        if not node["replies"] and node["role"] == "assistant":
-            yield {"messages": list(here)}
-        for reply in node["replies"]:
-            yield from threads(reply, here)
-
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        trees = [json.loads(line) for line in file]
-    rows = [row for tree in trees for row in threads(tree["prompt"])]
-    conversations = load_conversations(write_jsonl(tmp_path, *rows))
-    assert len(conversations) == 400
-    assert {m["role"] for c in conversations for m in c} == {"user", "assistant"} < set(ROLES)
+def test_reads_oasst_trees():
+    conversations = load_conversations(str(shared("oasst_sample", "en_100_tree.jsonl.gz")))
+    assert len(conversations) == 100
+    assert max(map(len, conversations)) > 2
+    for messages in conversations:
+        roles = [message["role"] for message in messages]
+        assert roles == ["user", "assistant"] * (len(roles) // 2)
 
 
 # ---- splits and batches

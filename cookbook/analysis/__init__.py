@@ -14,6 +14,7 @@ from cookbook.analysis.results import analyze, results_folder, save_results
 from cookbook.analysis.rollouts import read_rollouts, rollout_table
 from cookbook.analysis.run import Change, Run, Series, change, load_run, smooth
 from cookbook.analysis.style import alt_text, figure_style, label_ends, new_figure, show
+from cookbook.analysis.sweep import sweep_figure, write_comparison
 from cookbook.analysis.table import Table
 
 __all__ = [
@@ -51,6 +52,8 @@ __all__ = [
     "show",
     "signs_of_trouble",
     "smooth",
+    "sweep_figure",
     "training_figure",
     "wilson_interval",
+    "write_comparison",
 ]

@@ -110,5 +110,5 @@ def _claim_folder(config: Mapping[str, Any], root: Path) -> Path:
 def _last_part(name: object) -> str:
     """Return a hub id without its organisation, or a file's name without folder and ending."""
     parts = [part for part in re.split(r"[/\\]", str(name or "")) if part] or ["unknown"]
-    part = re.sub(r"\.(jsonl?|parquet)$", "", parts[-1])
+    part = re.sub(r"\.(jsonl?(\.gz)?|parquet)$", "", parts[-1])
     return re.sub(r"[^A-Za-z0-9._-]+", "-", part).strip("-.") or "unknown"

@@ -10,17 +10,20 @@ from cookbook.supervised.evaluation import (
     weighted_nll,
     whole_input,
 )
+from cookbook.supervised.lengths import Lengths, measure_lengths
 from cookbook.supervised.trainer import Examples, total_steps, train, train_step
 
 __all__ = [
     "Config",
     "Evaluation",
     "Examples",
+    "Lengths",
     "Result",
     "build_datums",
     "datum_from_tokens",
     "evaluate_nll",
     "learning_rate_multiplier",
+    "measure_lengths",
     "target_logprobs",
     "total_steps",
     "train",

@@ -1,6 +1,7 @@
 """Settings of a supervised run, checked as a whole before anything starts."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ class Config(Settings):
     model_name: str = DEFAULT_MODEL
     """Base model: a hub id, or for the embedded engine also a local folder."""
     dataset: str = "pocket_tutor"
-    """Conversations: "pocket_tutor", a .jsonl or .parquet file, or a hub id."""
+    """Conversations: "pocket_tutor", a .jsonl, .json or .parquet file, or a hub id."""
     learning_rate: float = 3e-3
     """Peak Adam step size, 0 or more."""
     lora_rank: int = 16
@@ -91,9 +92,7 @@ class Config(Settings):
     @property
     def dataset_name(self) -> str:
         """The data set's name without folders, owner and file ending."""
-        return (
-            Path(self.dataset).stem if self.dataset.endswith(".jsonl") else Path(self.dataset).name
-        )
+        return re.sub(r"\.jsonl?(\.gz)?$", "", Path(self.dataset).name)
 
 
 def learning_rate_multiplier(schedule: Schedule, step: int, n_steps: int) -> float:
