@@ -98,7 +98,7 @@ def _of_row(table: Sequence[Any], row: Row, k: int) -> SoftTargets:
     shape = (len(table), k)
     tokens, logprobs = np.zeros(shape, np.int64), np.full(shape, -np.inf)
     for position, pairs in enumerate(table):
-        for place, (token, logprob) in enumerate(pairs or ()):
+        for place, (token, logprob) in enumerate(pairs if pairs else []):
             tokens[position, place], logprobs[position, place] = token, logprob
     trained = row.sampled[:, None]
     tokens = aligned(tokens, row) * trained

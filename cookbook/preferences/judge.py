@@ -61,18 +61,18 @@ def judge_tokens(
     """
 
     def length_of(kept: Conversation) -> int:
-        messages = judge_messages(kept, first, second)
+        messages: Any = judge_messages(kept, first, second)
         return len(renderer.render_ids(messages, add_generation_prompt=True)) + 1
 
     messages: list[Any] = judge_messages(fit_prompt(prompt, length_of, max_length), first, second)
-    full = {
+    full: dict[Label, list[int]] = {
         label: renderer.render_ids([*messages, {"role": "assistant", "content": label}])
         for label in LABELS
     }
     # What a verdict is decided by: where the conversations that end with A and with B part.
     columns = zip(full["A"], full["B"], strict=False)
     at = next(i for i, (a, b) in enumerate(columns) if a != b)
-    labels = {label: tokens[at] for label, tokens in full.items()}
+    labels: dict[Label, int] = {label: tokens[at] for label, tokens in full.items()}
     if len(set(labels.values())) < len(LABELS) or full["Tie"][:at] != full["A"][:at]:
         raise ConfigError(
             f"The labels {', '.join(LABELS)} do not begin with different tokens in this model's "

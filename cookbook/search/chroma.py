@@ -108,12 +108,12 @@ class HashedWords:
 
 def _client(host: str, port: int) -> Any:
     try:
-        import chromadb
+        import chromadb  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ConfigError(
             "ChromaIndex needs the package chromadb: pip install -e '.[chroma]' -c constraints.txt"
         ) from error
-    from chromadb.config import Settings
+    from chromadb.config import Settings  # pyright: ignore[reportMissingImports]
 
     try:
         return chromadb.HttpClient(host, port, settings=Settings(anonymized_telemetry=False))

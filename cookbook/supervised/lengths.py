@@ -5,6 +5,7 @@ Shape: E conversations.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,8 +97,9 @@ def _counts(
 
     The first token never counts as trained: nothing predicts it.
     """
+    messages: Any = row
     try:
         tokens, weights = render_training(renderer, row, train_on)
     except NothingToTrainError:
-        return len(renderer.render_ids(row)), 0, 0
+        return len(renderer.render_ids(messages)), 0, 0
     return len(tokens), int(sum(weights[1:])), int(sum(weights[1:max_length]))

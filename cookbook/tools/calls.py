@@ -47,9 +47,10 @@ async def answer_calls(
     """
     known = {tool.name: tool for tool in tools}
     made = [_made(known, call, limits) for call in calls[: limits.max_calls]]
-    answers = list(await asyncio.gather(*made))
+    answers: list[tuple[Outcome, str]] = list(await asyncio.gather(*made))
     told = f"not called: at most {limits.max_calls} calls in one reply"
-    answers += [("too_many", told)] * (len(calls) - len(answers))
+    too_many: tuple[Outcome, str] = ("too_many", told)
+    answers += [too_many] * (len(calls) - len(answers))
     return [
         _result(call, outcome, text, limits.max_chars)
         for call, (outcome, text) in zip(calls, answers, strict=True)

@@ -16,12 +16,20 @@ class ToolError(CookbookError, RuntimeError):
 class Tool(Protocol):
     """Something a model may call. Its arguments are data: nothing in them is ever executed."""
 
-    name: str
-    """What the model calls it."""
-    description: str
-    """What it is for, in few words: the model reads it in every episode."""
-    arguments: type[BaseModel]
-    """The arguments with their types and bounds; a call that does not fit never gets here."""
+    @property
+    def name(self) -> str:
+        """What the model calls it."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """What it is for, in few words: the model reads it in every episode."""
+        ...
+
+    @property
+    def arguments(self) -> type[BaseModel]:
+        """The arguments with their types and bounds; a call that does not fit never gets here."""
+        ...
 
     async def call(self, arguments: Any) -> str:
         """Return what the model reads next; `arguments` are an instance of the class above.
