@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cookbook.analysis import describe
+from cookbook.analysis import describe, load_run, training_figure
 from cookbook.analysis.metrics import UNKNOWN
 from cookbook.errors import ConfigError, DataError
 from cookbook.preferences import Config, train
@@ -112,6 +112,21 @@ def test_every_metric_is_in_the_glossary(config, server):
     assert {"test/implicit_kl", "ranking_accuracy"} <= bare
     assert not [name for name in bare - {"step"} if describe(name).meaning == UNKNOWN]
     assert describe("test/margin").label == "held-out reward margin"
+
+
+def test_curves_of_a_run(config, server):
+    result = run(config, server)
+    curves = ("ranking_accuracy", "margin", "chosen_logprob", "implicit_kl")
+    panels = training_figure(load_run(result.log_path), curves).axes
+    assert [axes.get_ylabel() for axes in panels] == [
+        "ranking accuracy (fraction)",
+        "implicit reward",
+        "log p (nats/answer)",
+        "implicit KL (nats/token)",
+    ]
+    assert all(len(axes.lines) > 1 for axes in panels)
+    assert panels[0].get_title(loc="left").startswith("Held-out ranking accuracy")
+    assert len(training_figure(load_run(result.log_path)).axes) > len(panels)
 
 
 def test_only_the_pairs_that_are_used_are_computed(config, server):
