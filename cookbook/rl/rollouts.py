@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import tinker
 from renderers import ParsedToolCall, Renderer, ToolCallParseStatus
 
 from cookbook.rl.background import Background
@@ -249,8 +250,8 @@ async def _env_call(player: Player, method: Callable[..., Awaitable[Any]], *argu
         if not limit.expired():
             raise _EnvFailure(_told(error)) from error
         raise _EnvFailure(f"timeout: no answer within {player.env_timeout_s:g} s") from error
-    except NoTurn:
-        raise
+    except (NoTurn, tinker.TinkerError):
+        raise  # a judge or an opponent that is no longer served fails every episode
     except Exception as error:
         raise _EnvFailure(_told(error)) from error
 

@@ -5,9 +5,18 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+import tinker
 
 from cookbook.errors import ConfigError
-from cookbook.preferences import AnswerEnv, DuelEnv, duel, matches, tournament, win_minus_loss
+from cookbook.preferences import (
+    AnswerEnv,
+    DuelEnv,
+    duel,
+    matches,
+    question,
+    tournament,
+    win_minus_loss,
+)
 from cookbook.rl import Config, Reply, Task, play, train
 from tests.rl.fakes import STOP, Sampler, Service, TokenRenderer, player
 
@@ -143,6 +152,15 @@ def test_a_preference_that_fails_costs_its_group_only():
     lost, kept = play(player(), Sampler(), problems, 3, "key")
     assert (len(lost.episodes), len(kept.episodes)) == (0, 3)
     assert lost.failures == ["error: RuntimeError: the judge is away"] * 3
+
+
+def test_a_judge_that_is_no_longer_served_ends_the_rollout():
+    async def gone(prompt, pairs):
+        raise tinker.RequestFailedError("no such sampler", request_id="1", category="user")
+
+    problems = [tournament("a", PROMPT, gone), question("b", PROMPT)]
+    with pytest.raises(tinker.RequestFailedError, match="no such sampler"):
+        play(player(), Sampler(), problems, 3, "key")
 
 
 # ---- trained
