@@ -4,11 +4,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import peft
 import pytest
 import tinker
 import torch
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from tinker import types
 from transformers import AutoModelForCausalLM
 
@@ -196,6 +197,22 @@ def test_a_checkpoint_holds_no_pickle(trained, tiny_checkpoints):
     both = {"adapter_config.json", "adapter_model.safetensors", "manifest.json"}
     assert {path.name for path in sampler.iterdir()} == both
     assert {path.name for path in state.iterdir()} == both | {"optimizer.safetensors"}
+
+
+def test_a_state_with_the_steps_of_each_tensor_is_still_read(
+    trained, tiny_service, tiny_checkpoints
+):
+    path = trained.save_state("of-before").result().path
+    file = checkpoint_folder(tiny_checkpoints, path) / "optimizer.safetensors"
+    before = {}  # as earlier engines wrote it: torch.optim's state, a count beside each moment
+    for name, moment in load_file(file).items():
+        before[f"{name.partition('.')[0]}.step"] = np.array(2.0, np.float32)
+        before[name] = moment
+    save_file(before, file)
+    again = tiny_service.create_training_client_from_state_with_optimizer(path).result()
+    for row in (ROW, OTHER_ROW):
+        assert step(again, row) == step(trained, row)
+    assert_identical(tensors(again, tiny_checkpoints), tensors(trained, tiny_checkpoints))
 
 
 def test_checkpoints_survive_the_death_of_the_engine(tiny_model: Path, tmp_path: Path):
