@@ -86,12 +86,13 @@ def write(notebook: Any, path: Path) -> None:
 
 @contextmanager
 def peak_memory() -> Iterator[Peak]:
-    """Watch the child processes of this one, the kernel and what it started, at short intervals."""
+    """Watch the processes that begin below this one, the kernel and its own, at short intervals."""
     peak, stop = Peak(), threading.Event()
+    others = {child.pid for child in psutil.Process().children(recursive=True)}
 
     def watch() -> None:
         while not stop.wait(MEMORY_INTERVAL_S):
-            peak.size_bytes = max(peak.size_bytes, _children_bytes())
+            peak.size_bytes = max(peak.size_bytes, _children_bytes(others))
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -102,12 +103,12 @@ def peak_memory() -> Iterator[Peak]:
         watcher.join()
 
 
-def _children_bytes() -> int:
-    """Return the resident memory of all processes below this one."""
+def _children_bytes(others: set[int]) -> int:
+    """Return the resident memory of all processes below this one but those in ``others``."""
     total = 0
     for child in psutil.Process().children(recursive=True):
         try:
-            total += child.memory_info().rss
+            total += 0 if child.pid in others else child.memory_info().rss
         except psutil.Error:  # it ended meanwhile
             continue
     return total

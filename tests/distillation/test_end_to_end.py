@@ -91,8 +91,9 @@ def test_on_policy(token_renderer, tiny_service, tiny_model, teacher, tmp_path):
     assert after < 0.5 * before
 
 
-@pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
-def test_off_policy(tiny_service, tiny_model, teacher, soft):
+# Soft targets ask for all that the teacher might say, so what the student says nears it less fast.
+@pytest.mark.parametrize(("soft", "share"), [(False, 0.5), (True, 0.8)], ids=["hard", "soft"])
+def test_off_policy(tiny_service, tiny_model, teacher, soft, share):
     sampler = tiny_service.create_sampling_client(model_path=teacher).result()
     player = Player(renderer=TokenRenderer(), max_tokens=4)
     run = tiny_service.create_lora_training_client(str(tiny_model), rank=4, seed=0).result()
@@ -108,4 +109,4 @@ def test_off_policy(tiny_service, tiny_model, teacher, soft):
         supervised.train_step(run, data, 0.03)
     end = run.save_weights_for_sampler("end").result().path
     before, after = (reverse_kl(tiny_service, teacher, path) for path in (start, end))
-    assert after < 0.5 * before
+    assert after < share * before
