@@ -80,7 +80,6 @@ MISSING = {
     "guessing_games": "no turns were saved on held-out numbers",
     "math_rl": "the held-out intervals before and after overlap",
     "prompt_distillation": "the held-out intervals before and after overlap",
-    "multiplayer_rl": "self-play did not lower the losses against the random player",
     "rl_basic": "the held-out intervals before and after overlap",
     "rl_loop": "the mean reward of the last three steps is below",
     "rlhf": "the judge does not prefer the trained policy's answers",
