@@ -51,11 +51,13 @@ class NotebookKernel:
 
     def run(self, source: str) -> None:
         """Run a cell; an error in it is one here."""
-        told = self.wait(self.client.execute(source))
+        told = self.execute(source)
         assert told["status"] == "ok", f"{told['ename']}: {told['evalue']}"
 
-    def wait(self, request: str) -> dict[str, Any]:
-        """Return how the cell of that request ended."""
+    def execute(self, source: str) -> dict[str, Any]:
+        """Run a cell and return how it ended."""
+        # After an error the kernel would for a moment refuse the next cell too.
+        request = self.client.execute(source, stop_on_error=False)
         while True:
             reply = self.client.get_shell_msg(timeout=WAIT_S)
             if reply["parent_header"]["msg_id"] == request:
@@ -63,7 +65,7 @@ class NotebookKernel:
 
     def interrupted(self, source: str) -> None:
         """Run a cell that must end by an interrupt."""
-        assert self.wait(self.client.execute(source)).get("ename") == "KeyboardInterrupt"
+        assert self.execute(source).get("ename") == "KeyboardInterrupt"
 
     def interrupt_training(self, line: str, step: int) -> None:
         """Run the training cell, interrupted just before this line of it in this step."""
