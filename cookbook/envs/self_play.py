@@ -23,10 +23,27 @@ Program = Callable[[str, random.Random], int]
 
 
 def board_prompt(board: str) -> str:
-    """Return what the side to move reads: free squares are shown by their numbers."""
+    """Return what the side to move reads: the board, and a line for each free square.
+
+    The line has the square's number and whose pair it completes, if any: "your pair" are two of the
+    reader's marks in one line with it, "their pair" two of the other side's. A small model sees no
+    lines in a row of letters, as little as we would. What it should do about them is not said.
+    What all boards have in common comes first, so that servers compute it once.
+    """
+    side = rules.side_to_move(board)
+    other = next(each for each in rules.SIDES if each != side)
     marks = [str(i) if mark == "." else mark for i, mark in enumerate(board, start=1)]
-    rows = "\n".join("|".join(marks[i : i + 3]) for i in (0, 3, 6))
-    return f"Tic-tac-toe. Free squares have numbers.\n{rows}\nYou are {rules.side_to_move(board)}."
+    rows = ["|".join(marks[i : i + 3]) for i in (0, 3, 6)]
+    pairs = {
+        "your pair": rules.completing(board, side),
+        "their pair": rules.completing(board, other),
+    }
+    squares = [
+        f"{square} {', '.join(whose for whose, ends in pairs.items() if square in ends)}".rstrip()
+        for square in rules.legal_moves(board)
+    ]
+    opening = f"Tic-tac-toe. Reply with the number of a free square.\nYou are {side}."
+    return "\n".join([opening, *rows, *squares])
 
 
 def parse_move(text: str) -> int | None:

@@ -52,6 +52,15 @@ def play(board: str, square: int) -> str:
     return board[: square - 1] + side_to_move(board) + board[square:]
 
 
+def completing(board: str, side: str) -> list[int]:
+    """Return the free squares that would complete a line of this side, whoever is to move."""
+    return [
+        square
+        for square in legal_moves(board)
+        if winner(board[: square - 1] + side + board[square:]) == side
+    ]
+
+
 @cache
 def value(board: str) -> int:
     """Return what the side to move gets if both play perfectly: 1 a win, 0 a draw, -1 a loss.

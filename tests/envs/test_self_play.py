@@ -24,6 +24,8 @@ from cookbook.errors import ConfigError
 from cookbook.rl import episode_advantages, group_rows, play
 from tests.rl.fakes import STOP, Sampler, player
 
+OTHER = {"X": "O", "O": "X"}
+
 
 @pytest.mark.parametrize("text", ["5", " 5", "5\n"])
 def test_a_move_is_one_digit(text):
@@ -41,12 +43,34 @@ def test_a_prompt_shows_the_board_and_whose_turn_it_is():
     for board in rules.positions():
         if not rules.legal_moves(board):
             continue
-        prompt = board_prompt(board)
-        rows = prompt.splitlines()[1:4]
-        shown = [mark for row in rows for mark in row.split("|")]
+        lines = board_prompt(board).splitlines()
+        assert lines[1] == f"You are {rules.side_to_move(board)}."
+        shown = [mark for row in lines[2:5] for mark in row.split("|")]
         assert [int(mark) for mark in shown if mark.isdigit()] == rules.legal_moves(board)
         assert "".join(mark if mark in "XO" else "." for mark in shown) == board
-        assert prompt.endswith(f"You are {rules.side_to_move(board)}.")
+        assert [int(line.split()[0]) for line in lines[5:]] == rules.legal_moves(board)
+
+
+def test_a_prompt_tells_of_each_free_square_whose_pair_it_completes():
+    for board in rules.positions():
+        mine = rules.side_to_move(board)
+        theirs = OTHER[mine]
+        for line in board_prompt(board).splitlines()[5:]:
+            square, _, told = line.partition(" ")
+            whose = {"your pair": mine, "their pair": theirs}
+            ended = [name for name, side in whose.items() if ends_a_pair(board, side, int(square))]
+            assert told == ", ".join(ended)
+
+
+def ends_a_pair(board, side, square):
+    lines = [line for line in rules.LINES if square in line]
+    return any(all(board[s - 1] == side for s in line if s != square) for line in lines)
+
+
+def test_what_boards_have_in_common_comes_first():
+    prompts = [board_prompt(board) for board in ("X........", "X.O......", "XXO......")]
+    opening = "Tic-tac-toe. Reply with the number of a free square.\nYou are "
+    assert all(prompt.startswith(opening) for prompt in prompts)
 
 
 class Boards:

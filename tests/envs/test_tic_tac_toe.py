@@ -10,6 +10,7 @@ from cookbook.envs.tic_tac_toe import (
     LINES,
     SIDES,
     best_moves,
+    completing,
     legal_moves,
     perfect_player,
     play,
@@ -37,6 +38,17 @@ def test_the_known_numbers_of_positions_and_endings():
     full = [board for board in ALL if "." not in board and not winner(board)]
     assert len(full) == 16
     assert sum(not legal_moves(board) for board in ALL) == 626 + 316 + 16
+
+
+def test_completing_squares_are_those_that_would_win():
+    for board in ALL:
+        mover = side_to_move(board)
+        wins = [square for square in legal_moves(board) if winner(play(board, square))]
+        assert completing(board, mover) == wins
+        for side in SIDES:
+            free = legal_moves(board)
+            put = {square: board[: square - 1] + side + board[square:] for square in free}
+            assert completing(board, side) == [s for s in free if lines_of(put[s], side)]
 
 
 def test_the_known_number_of_games():
