@@ -1,4 +1,4 @@
-"""The command line: ``cookbook run | analyze | compare | serve``, thin over the package."""
+"""The command line: ``cookbook run | sweep | analyze | compare | serve``, thin over the package."""
 
 import argparse
 import contextlib
@@ -34,7 +34,27 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="execute a notebook with your parameters")
     run.add_argument("name", help="a notebook of notebooks/, such as sl_basic, or a path")
     run.add_argument("parameters", nargs="*", metavar="key=value")
+    run.add_argument(
+        "--if-exists",
+        default="",
+        choices=("resume", "overwrite", "raise"),
+        help="what to do with a run that is already at log_path",
+    )
     run.set_defaults(command=_run)
+
+    sweep = commands.add_parser(
+        "sweep",
+        help="execute a notebook once for each combination of values, then compare",
+        description="Every run has its own folder. The same command goes on after an interruption, "
+        "doing only what is missing; other values in the same folder are added.",
+    )
+    sweep.add_argument("name", help="a notebook of notebooks/, such as sl_basic, or a path")
+    sweep.add_argument(
+        "-p", dest="parameters", action="append", default=[], metavar="name=value,value"
+    )
+    sweep.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time")
+    sweep.add_argument("--out", type=Path, help="its folder, default results/sweep_NOTEBOOK")
+    sweep.set_defaults(command=_sweep)
 
     analyze = commands.add_parser("analyze", help="write report and plots of a run")
     analyze.add_argument("log_path", type=Path)
@@ -58,9 +78,15 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     from cookbook.execute import run_notebook  # papermill takes a second to import
 
-    result = run_notebook(options.name, options.parameters)
+    result = run_notebook(options.name, options.parameters, options.if_exists)
     print(result)
     return 0
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from cookbook.sweep import run_sweep
+
+    return int(run_sweep(options.name, options.parameters, options.out, options.jobs) > 0)
 
 
 def _analyze(options: argparse.Namespace) -> int:

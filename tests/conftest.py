@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tests.engine.processes import EngineProcess
 
-for _variable in ("TINKER_BASE_URL", "TINKER_API_KEY"):
+for _variable in ("TINKER_BASE_URL", "TINKER_API_KEY", "COOKBOOK_WANDB_PROJECT"):
     os.environ.pop(_variable, None)
 os.environ["TINKER_TELEMETRY"] = "0"
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"

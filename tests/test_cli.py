@@ -12,7 +12,7 @@ import pytest
 
 from cookbook import cli, execute
 from cookbook.errors import ConfigError
-from cookbook.execute import Parameter, find_notebook, parse_assignments
+from cookbook.parameters import Parameter, find_notebook, parse_assignments, read_parameters
 
 PARAMETERS = """\
 learning_rate: float = 3e-4  # Adam step size
@@ -112,8 +112,53 @@ def test_a_bad_parameter_stops_before_anything_runs(
     assert ran == []
 
 
+def test_wandb_project_works_for_a_notebook_without_that_parameter(folder, monkeypatch):
+    write_notebook(folder, "plain", "answer = 42", "import os\nprint(os.environ.get('HERE'))")
+    monkeypatch.setenv("COOKBOOK_WANDB_PROJECT", "before")
+    seen = []
+
+    def execute_notebook(notebook, executed, parameters, **more):
+        seen.append((parameters, os.environ["COOKBOOK_WANDB_PROJECT"]))
+
+    monkeypatch.setattr(execute.papermill, "execute_notebook", execute_notebook)
+    execute.run_notebook("plain", ["wandb_project=mine", "answer=43"])
+    assert seen == [({"answer": 43}, "mine")]
+    assert os.environ["COOKBOOK_WANDB_PROJECT"] == "before"
+
+
+@pytest.mark.parametrize(
+    ("choice", "has_parameter", "ran", "left"),
+    [
+        ("resume", False, True, True),
+        ("overwrite", False, True, False),
+        ("raise", False, False, True),
+        ("raise", True, True, True),  # the notebook refuses by itself
+    ],
+)
+def test_if_exists_holds_for_every_notebook(
+    folder, choice, has_parameter, ran, left, monkeypatch, capsys
+):
+    own = '\nif_exists: str = "resume"' if has_parameter else ""
+    write_notebook(folder, "mini", PARAMETERS + own, RUN)
+    there = folder / "there"
+    there.mkdir()
+    for name in ("config.json", "metrics.jsonl"):
+        (there / name).write_text("{}")
+    seen = []
+    monkeypatch.setattr(execute.papermill, "execute_notebook", lambda *a, **_: seen.append(a[2]))
+    command = ["run", "mini", f"log_path={there}", "--if-exists", choice]
+    assert cli.main(command) == (0 if ran else 1)
+    assert (there / "config.json").exists() == left
+    assert len(seen) == ran
+    assert [given.get("if_exists") for given in seen] == (
+        [choice] if has_parameter else [None] * ran
+    )
+    if not ran:
+        assert "--if-exists overwrite" in capsys.readouterr().err
+
+
 def test_values_take_the_type_of_their_default(folder):
-    known = execute.read_parameters(write_notebook(folder, "mini", PARAMETERS))
+    known = read_parameters(write_notebook(folder, "mini", PARAMETERS))
     assert known["max_steps"] == Parameter("int", may_be_none=True)
     assert list(known) == [line.split(":")[0].split(" ")[0] for line in PARAMETERS.splitlines()]
     assert parse_assignments(["max_steps=None"], known) == {"max_steps": None}

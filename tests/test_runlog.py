@@ -419,6 +419,13 @@ def test_wandb_missing_names_the_extra(tmp_path, monkeypatch):
     fill(tmp_path / "run", 1)
 
 
+def test_the_environment_names_a_project_for_runs_that_name_none(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.setenv("COOKBOOK_WANDB_PROJECT", "p")
+    with pytest.raises(ConfigError, match="wandb package is not installed"):
+        RunLog.open(tmp_path / "run", CONFIG, "demo")
+
+
 def test_wandb_is_not_imported_unless_asked_for(tmp_path):
     script = (
         "import sys; from cookbook.runlog import RunLog\n"

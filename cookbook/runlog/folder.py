@@ -100,6 +100,11 @@ def make(path: Path, if_exists: IfExists) -> None:
         ) from error
 
 
+def holds_run(path: Path) -> bool:
+    """Return whether `path` is a run folder, of this package or one that a loop wrote by hand."""
+    return _is_run(path) or all((path / name).is_file() for name in (CONFIG, "metrics.jsonl"))
+
+
 def delete_run(path: Path) -> None:
     """Delete the run folder `path`.
 
@@ -107,7 +112,7 @@ def delete_run(path: Path) -> None:
         ConfigError: it is not a run folder, or holds the working or home folder, or is in use.
     """
     inside = [place for place in (Path.cwd(), Path.home()) if place.resolve().is_relative_to(path)]
-    if inside or not (_is_run(path) or not _holds_something(path)):
+    if inside or not (holds_run(path) or not _holds_something(path)):
         raise ConfigError(
             f"log_path {path} is not deleted: it "
             + (f"contains {inside[0]}" if inside else "is not recognisably a run folder")

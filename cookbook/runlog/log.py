@@ -16,6 +16,7 @@ from cookbook.runlog.provenance import run_facts
 from cookbook.runlog.tracking import NoTracker, Tracker, WandbTracker, new_run_id
 
 METRICS, CHECKPOINTS = "metrics.jsonl", "checkpoints.jsonl"
+WANDB_VARIABLE = "COOKBOOK_WANDB_PROJECT"
 LogPath = str | os.PathLike[str]
 
 # A notebook cell that is run again opens its run again; the older writer is then closed.
@@ -58,7 +59,8 @@ class RunLog:
             name: short name of the recipe; a fresh folder's name starts with it.
             if_exists: for a run that is already there: go on with it ("resume"), delete it and
                 start anew ("overwrite"), or stop ("raise").
-            wandb_project: W&B project that gets the metrics too; empty or None for none.
+            wandb_project: W&B project that gets the metrics too; empty or None for the one that
+                $COOKBOOK_WANDB_PROJECT names, if any.
             wandb_name: the run's name there; by default the folder's name.
 
         Raises:
@@ -66,6 +68,7 @@ class RunLog:
                 something else, or another process writes it, or a setting cannot be used.
         """
         folder.check_choice(if_exists)
+        wandb_project = wandb_project or os.environ.get(WANDB_VARIABLE)
         settings = folder.plain_settings(config)
         path = Path(log_path).expanduser() if log_path else unique_log_path(name)
         path = path.resolve()
