@@ -1,8 +1,9 @@
 import random
+import re
 
 import pytest
 
-from cookbook.analysis import GameResult, board_figure, elo_ratings
+from cookbook.analysis import GameResult, board_figure, elo_ratings, game_view
 from cookbook.errors import DataError
 
 
@@ -71,3 +72,51 @@ def test_a_game_is_drawn_board_by_board():
     assert marks == ["", "X", "XO", "XXO", "XXOO", "XXOOX", "", "", "", ""]
     with pytest.raises(DataError, match="0 boards"):
         board_figure([], "none")
+
+
+GAME = ["." * 9, "X........", "X...O....", "X...O...X"]
+
+
+def test_a_game_is_stepped_through_without_scripts():
+    view = game_view(GAME, "A <game>", notes=["", "the centre", "a & b"])
+    html = view._repr_html_()
+    assert html.count("<details") == html.count("</table>") == len(GAME)
+    assert "<script" not in html
+    assert "A &lt;game&gt;" in html
+    told = re.findall(r"<summary>(.*?)</summary>", html)
+    assert told == ["Start", "1. X takes 1", "2. O takes 5: the centre", "3. X takes 9: a &amp; b"]
+    drawn = [
+        re.sub(r"<[^>]*>", "", table).replace("&nbsp;", ".")
+        for table in re.findall(r"<table.*?</table>", html)
+    ]
+    assert drawn == GAME
+    assert re.findall(r"<b>([XO])</b>", html) == ["X", "O", "X"]
+
+
+def test_one_board_of_a_game_is_open_at_a_time():
+    one, other = (game_view(GAME, title)._repr_html_() for title in "ab")
+    names = [set(re.findall(r'name="([^"]+)"', html)) for html in (one, other)]
+    assert [len(each) for each in names] == [1, 1]
+    assert names[0] != names[1]
+    assert re.findall(r"<details[^>]* open>", one) == re.findall(r"<details[^>]*>", one)[-1:]
+
+
+def test_a_game_as_text():
+    assert repr(game_view(GAME[:2], "A game")).splitlines() == [
+        "A game", "Start", *["    . . ."] * 3, "1. X takes 1", "    X . .", *["    . . ."] * 2,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("boards", "notes", "message"),
+    [
+        ([], (), "0 boards"),
+        (GAME[::2], (), "is not one move after"),
+        ([*GAME, GAME[-1]], (), "is not one move after"),
+        (["X........", "O........"], (), "is not one move after"),
+        (GAME, ["one"], "1 notes for 3 moves"),
+    ],
+)
+def test_what_is_no_game_is_not_shown(boards, notes, message):
+    with pytest.raises(DataError, match=message):
+        game_view(boards, "none", notes)

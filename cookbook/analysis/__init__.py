@@ -1,6 +1,6 @@
 """Read a training run's folder; get numbers, a report, plots, comparisons. Trains nothing."""
 
-from cookbook.analysis.boards import board_figure
+from cookbook.analysis.boards import GameView, board_figure, game_view
 from cookbook.analysis.compare import compare, comparison_figure
 from cookbook.analysis.diagnosis import signs_of_trouble
 from cookbook.analysis.elo import GameResult, Rating, elo_ratings
@@ -21,6 +21,7 @@ __all__ = [
     "METRICS",
     "Change",
     "GameResult",
+    "GameView",
     "Metric",
     "Rating",
     "Run",
@@ -36,6 +37,7 @@ __all__ = [
     "elo_ratings",
     "figure_style",
     "finding",
+    "game_view",
     "held_out_table",
     "label_ends",
     "load_run",
