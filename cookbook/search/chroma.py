@@ -23,6 +23,8 @@ Embed = Callable[[Sequence[str]], np.ndarray]
 
 DIMENSIONS = 1024
 BATCH = 500
+UNRELATED = 1 - 1e-6
+"""Cosine distance of vectors at a right angle, less what rounding may take."""
 
 
 class ChromaIndex:
@@ -62,15 +64,25 @@ class ChromaIndex:
             )
 
     def search(self, query: str, k: int) -> list[Passage]:
-        """Return at most `k` passages, the nearest first."""
+        """Return at most `k` passages, the nearest first; none that has nothing to do with it.
+
+        Raises:
+            ServiceError: the server no longer answers.
+        """
         vectors = self._embed([query])
         if not vectors.any():
             return []
-        found = self._collection.query(
-            query_embeddings=vectors.tolist(), n_results=k, include=["documents", "metadatas"]
-        )
-        pairs = zip(found["metadatas"][0], found["documents"][0], strict=True)
-        return [Passage(str(meta["title"]), text) for meta, text in pairs]
+        wanted = ["documents", "metadatas", "distances"]
+        try:
+            found = self._collection.query(
+                query_embeddings=vectors.tolist(), n_results=k, include=wanted
+            )
+        except Exception as error:  # refusals and time-outs of the client's own HTTP library
+            raise ServiceError(
+                f"The Chroma server did not answer a search ({error}). Is it still running?"
+            ) from error
+        rows = zip(*(found[name][0] for name in wanted), strict=True)
+        return [Passage(str(meta["title"]), text) for text, meta, far in rows if far < UNRELATED]
 
     def _fill(self, passages: Sequence[Passage]) -> None:
         for start in range(0, len(passages), BATCH):
@@ -87,6 +99,8 @@ class HashedWords:
     """Vectors of word counts in 1,024 directions, words that few texts have counting more.
 
     Formula: the weight of a word is log(1 + N / n) for n of N texts; signs by a second hash.
+    *Left out*: stems of words, and BM25's softer correction for length: a long passage is farther
+    from a short query here, so that an index by `Fts5Index` finds a little more.
     Source: feature hashing, Weinberger et al. 2009, arXiv:0902.2206.
     """
 

@@ -1,65 +1,17 @@
-"""The Chroma back end, against a server that the test starts; and its vectors without one."""
+"""The Chroma back end, beyond what `test_back_ends` asks of every one; and its vectors alone."""
 
-import shutil
-import socket
-import subprocess
+import asyncio
 import sys
-import time
-import urllib.request
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cookbook.errors import ConfigError, ServiceError
-from cookbook.search import ChromaIndex
+from cookbook.search import ChromaIndex, SearchTool
 from cookbook.search.chroma import HashedWords
-from tests.search.test_fts5 import HOSTILE, PASSAGES
-
-START_TIMEOUT_S = 120
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def answers(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v2/heartbeat", timeout=2):
-            return True
-    except OSError:
-        return False
-
-
-@pytest.fixture(scope="module")
-def port(tmp_path_factory):
-    pytest.importorskip("chromadb", reason="needs the extra chroma")
-    beside = Path(sys.executable).with_name("chroma")
-    program = str(beside) if beside.exists() else shutil.which("chroma")
-    assert program, "chromadb is installed, but its program chroma is not on the path"
-    port, folder = free_port(), tmp_path_factory.mktemp("chroma")
-    server = subprocess.Popen(
-        [program, "run", "--path", str(folder), "--host", "127.0.0.1", "--port", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    ends = time.monotonic() + START_TIMEOUT_S
-    while not answers(port):
-        assert server.poll() is None, "the server ended"
-        assert time.monotonic() < ends, "the server does not answer"
-        time.sleep(0.2)
-    yield port
-    server.terminate()
-    server.wait(30)
-
-
-def test_the_best_passage_comes_first(port):
-    index = ChromaIndex(PASSAGES, port=port, name="facts")
-    assert index.search("Ada Fenn pet", 2)[0] == PASSAGES[0]
-    assert index.search("job Ada Fenn", 1) == [PASSAGES[1]]
-    assert index.search("?!", 2) == []
+from cookbook.search.tool import SearchArguments
+from tests.search.chroma_server import free_port, running_server
+from tests.search.passages import PASSAGES
 
 
 def test_a_filled_collection_is_used_again_and_another_one_refused(port):
@@ -70,10 +22,25 @@ def test_a_filled_collection_is_used_again_and_another_one_refused(port):
         ChromaIndex(PASSAGES[:2], port=port, name="again")
 
 
-@pytest.mark.parametrize("query", HOSTILE, ids=range(len(HOSTILE)))
-def test_a_hostile_query_is_words_or_nothing(port, query):
-    found = ChromaIndex(PASSAGES, port=port, name="hostile").search(query, 2)
-    assert set(found) <= set(PASSAGES)
+def test_vectors_of_your_own_decide_what_is_near(port):
+    def length_only(texts):
+        angles = [len(text) / 200 for text in texts]
+        return np.array([[np.cos(angle), np.sin(angle)] for angle in angles])
+
+    index = ChromaIndex(PASSAGES, port=port, name="lengths", embed=length_only)
+    longest = max(PASSAGES, key=lambda passage: len(f"{passage.title} {passage.text}"))
+    assert index.search("x" * 300, 1) == [longest]
+
+
+def test_a_server_that_ends_is_an_error_and_no_result(port, tmp_path):
+    """The tool raises too: an episode without a search engine is left out, not trained on."""
+    with running_server(tmp_path) as own:
+        index = ChromaIndex(PASSAGES, port=own)
+        assert index.search("Ada Fenn pet", 1) == [PASSAGES[0]]
+    with pytest.raises(ServiceError, match="did not answer a search"):
+        index.search("Ada Fenn pet", 1)
+    with pytest.raises(ServiceError, match="Is it still running"):
+        asyncio.run(SearchTool(index).call(SearchArguments(query="Ada")))
 
 
 def test_without_a_server_the_error_says_how_to_start_one():

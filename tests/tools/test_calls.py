@@ -10,7 +10,7 @@ from renderers import ParsedToolCall
 
 from cookbook.search import Fts5Index, SearchTool
 from cookbook.tools import CallLimits, ToolError, answer_calls, harmless, tool_spec
-from tests.search.test_fts5 import HOSTILE, PASSAGES
+from tests.search.passages import HOSTILE, PASSAGES
 
 
 class Nap(BaseModel):

@@ -10,7 +10,7 @@ from cookbook.search import Fts5Index, SearchTool
 from cookbook.tools import CallLimits, ToolEnv
 from tests.rl.fakes import STOP, Sampler, player
 from tests.rl.test_rollouts import Fixed
-from tests.search.test_fts5 import PASSAGES
+from tests.search.passages import PASSAGES
 from tests.tools.test_calls import Sleeper
 
 QUESTION = [{"role": "user", "content": "Which pet does Ada Fenn have?"}]
