@@ -7,7 +7,6 @@ from typing import Any
 import tinker
 
 from cookbook.errors import ServiceError
-from cookbook.interrupt import StopRequest
 from cookbook.runlog import RunLog, read_metrics
 
 CHECKPOINT_TTL_S = 7 * 24 * 3600
@@ -88,28 +87,6 @@ def save_checkpoint(client: Any, log: RunLog, step: int, final: bool = False) ->
         sampler_path=sampler.result().path if sampler else None,
         final=final or None,
     )
-
-
-def save_between_steps(
-    client: Any, log: RunLog, stop: StopRequest, *, done: int, n_steps: int, save_every: int
-) -> None:
-    """Save after step `done` of `n_steps` if that is due or the user wants to stop.
-
-    Nothing after the last step: the final checkpoint comes next.
-
-    Raises:
-        KeyboardInterrupt: the user asked to stop; the message said how to go on.
-    """
-    if done == n_steps:
-        return
-    if stop.requested or (save_every and done % save_every == 0):
-        save_checkpoint(client, log, done)
-    if stop.requested:
-        print(
-            f"Interrupted after step {done} of {n_steps}, which is saved. To go on, run this again "
-            f"with log_path={str(log.path)!r} and if_exists='resume'."
-        )
-        raise KeyboardInterrupt
 
 
 def is_finished(log: RunLog) -> bool:

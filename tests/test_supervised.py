@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 
 from cookbook.data import load_conversations
 from cookbook.errors import ConfigError, DataError, ServiceError
+from cookbook.loop import Stopped
 from cookbook.models import DEFAULT_MODEL
 from cookbook.rendering import NothingToTrainError, get_renderer, render_training
 from cookbook.runlog import read_checkpoints, read_config, read_metrics
@@ -483,16 +484,15 @@ def test_killed_again_and_again(config, server, straight):
 
 
 @pytest.mark.parametrize("call", [3, 8, 17, 30])
-def test_interrupt_saves_the_step_in_flight(config, server, straight, capsys, call):
+def test_interrupt_saves_the_step_in_flight(config, server, straight, call):
     weights, metrics, _ = straight
     server.on_call = lambda count: signal.raise_signal(signal.SIGINT) if count == call else None
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped) as stopped:
         run(config, server)
     done = len(read_metrics(config.log_path))
     assert read_checkpoints(config.log_path)[-1]["step"] == done
-    printed = capsys.readouterr().out
-    assert f"Interrupted after step {done} of 6, which is saved" in printed
-    assert f"log_path={config.log_path!r}" in printed
+    assert f"Interrupted after step {done} of 6, which is saved" in str(stopped.value)
+    assert f"log_path={config.log_path!r}" in str(stopped.value)
     assert outcome(run(config, server), server) == (weights, metrics)
 
 

@@ -7,8 +7,9 @@ is the one the run began with, whatever weights it goes on from. The loop is tha
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import tinker
@@ -18,13 +19,11 @@ from cookbook.checkpointing import (
     Result,
     is_finished,
     read_result,
-    save_between_steps,
-    save_checkpoint,
     start_client,
 )
 from cookbook.data import Batches
 from cookbook.errors import DataError
-from cookbook.interrupt import StopRequest, deferred_interrupt
+from cookbook.loop import Metrics, OnStep, run_steps
 from cookbook.preferences.comparison import Comparison, without_ties
 from cookbook.preferences.config import Config
 from cookbook.preferences.data import load_train_and_test
@@ -43,16 +42,12 @@ from cookbook.runlog import RunLog, timed
 from cookbook.service import connect
 from cookbook.supervised import learning_rate_multiplier
 
-Metrics = dict[str, Any]
-OnStep = Callable[[Mapping[str, Any]], None]
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
     """What the loop works with."""
 
     config: Config
-    log: RunLog
     client: Any
     pair_loss: PairLoss
     batches: Batches
@@ -62,7 +57,6 @@ class _Job:
     reference: Mapping[str, PairLogprobs]
     """Reference log-probabilities by the key of their pair."""
     n_steps: int
-    on_step: OnStep
 
     def reference_of(self, pairs: Sequence[Pair]) -> list[PairLogprobs]:
         """Return the reference log-probabilities of pairs."""
@@ -104,7 +98,7 @@ def train(
         ConfigError: settings that do not fit the data, or the run that is already there.
         DataError: bad rows, or a step without any pair that fits `max_length`.
         ServiceError: no server, or it no longer has the checkpoint to resume from.
-        KeyboardInterrupt: after the step in flight was finished and saved.
+        cookbook.loop.Stopped: an interrupt came; the step in flight was finished and saved.
     """
     with RunLog.open(
         config.log_path,
@@ -126,10 +120,17 @@ def train(
             seed=config.seed,
             start_from=config.start_from,
         )
-        job = _prepare(config, log, client, first_step, train_rows, test_rows, pair_loss, on_step)
-        with deferred_interrupt() as stop:
-            _run_steps(job, first_step, stop)
-            _finish(job)
+        job = _prepare(config, log, client, first_step, train_rows, test_rows, pair_loss)
+        run_steps(
+            partial(_one_step, job),
+            partial(_evaluate_end, job),
+            client=client,
+            log=log,
+            first_step=first_step,
+            n_steps=job.n_steps,
+            save_every=config.save_every,
+            on_step=on_step,
+        )
         return read_result(log)
 
 
@@ -141,7 +142,6 @@ def _prepare(
     train_rows: list[Comparison],
     test_rows: list[Comparison],
     pair_loss: PairLoss,
-    on_step: OnStep,
 ) -> _Job:
     renderer = get_renderer(client.get_tokenizer(), config.model_name)
     rows = without_ties(train_rows)
@@ -160,7 +160,6 @@ def _prepare(
     reference = reference_logprobs(client, pairs, log.path, first_step)
     return _Job(
         config=config,
-        log=log,
         client=client,
         pair_loss=pair_loss,
         batches=batches,
@@ -168,7 +167,6 @@ def _prepare(
         test=list(test.values()),
         reference={pair.key: row for pair, row in zip(pairs, reference, strict=True)},
         n_steps=n_steps,
-        on_step=on_step,
     )
 
 
@@ -188,19 +186,6 @@ def build_pairs(
             stacklevel=3,
         )
     return pairs
-
-
-def _run_steps(job: _Job, first_step: int, stop: StopRequest) -> None:
-    for step in range(first_step, job.n_steps):
-        _report(job, step, _one_step(job, step))
-        save_between_steps(
-            job.client,
-            job.log,
-            stop,
-            done=step + 1,
-            n_steps=job.n_steps,
-            save_every=job.config.save_every,
-        )
 
 
 def _one_step(job: _Job, step: int) -> Metrics:
@@ -233,14 +218,6 @@ def _evaluate(job: _Job, step: int) -> Metrics:
     return {**scores.metrics("test/"), **timing}
 
 
-def _finish(job: _Job) -> None:
-    """Evaluate the final weights, then save them: a run with a final checkpoint is complete."""
+def _evaluate_end(job: _Job) -> Metrics:
     final = _evaluate(job, job.n_steps)
-    if final:
-        _report(job, job.n_steps, {"progress": 1.0, **final})
-    save_checkpoint(job.client, job.log, job.n_steps, final=True)
-
-
-def _report(job: _Job, step: int, metrics: Metrics) -> None:
-    job.log.log(step, metrics)
-    job.on_step({"step": step, **metrics})
+    return {"progress": 1.0, **final} if final else {}

@@ -8,8 +8,10 @@ flight are lost and played again by the weights of the checkpoint.)
 
 import time
 import warnings
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,12 +22,10 @@ from cookbook.checkpointing import (
     is_finished,
     read_result,
     ready,
-    save_between_steps,
-    save_checkpoint,
     start_client,
 )
 from cookbook.data import Batches
-from cookbook.interrupt import StopRequest, deferred_interrupt
+from cookbook.loop import Metrics, OnStep, run_steps
 from cookbook.rendering import get_renderer
 from cookbook.rl.advantages import episode_advantages
 from cookbook.rl.background import Background
@@ -43,9 +43,6 @@ from cookbook.rl.update import train_step
 from cookbook.runlog import RunLog, timed
 from cookbook.service import connect
 
-Metrics = dict[str, Any]
-OnStep = Callable[[Mapping[str, Any]], None]
-
 
 @dataclass(kw_only=True)
 class _Job:
@@ -58,7 +55,6 @@ class _Job:
     player: Player
     reference: Any
     batches: Batches
-    on_step: OnStep
     on_group: OnGroup | None
     edit: AdvantageEdit | None
     newest_sampler: Any = None
@@ -101,7 +97,7 @@ def train(
     Raises:
         ConfigError: settings that do not fit the task, or the run that is already there.
         ServiceError: no server, or it no longer has the checkpoint to resume from.
-        KeyboardInterrupt: after the step in flight was finished and saved.
+        cookbook.loop.Stopped: an interrupt came; the step in flight was finished and saved.
     """
     with RunLog.open(
         config.log_path,
@@ -131,13 +127,20 @@ def train(
             player=make_player(config, client.get_tokenizer()),
             reference=_reference(service, config),
             batches=Batches(len(task.train), config.prompts_per_step, config.seed),
-            on_step=on_step,
             on_group=on_group,
             edit=edit,
         )
-        with deferred_interrupt() as stop:
-            _run_steps(job, first_step, stop)
-            _finish(job)
+        with closing(_rollouts_ahead(job, first_step)) as queue:
+            run_steps(
+                partial(_one_step, job, queue),
+                partial(_evaluate_end, job),
+                client=client,
+                log=log,
+                first_step=first_step,
+                n_steps=config.max_steps,
+                save_every=config.save_every,
+                on_step=on_step,
+            )
         return read_result(log)
 
 
@@ -159,24 +162,9 @@ def _reference(service: Any, config: Config) -> Any:
     return None
 
 
-def _run_steps(job: _Job, first_step: int, stop: StopRequest) -> None:
+def _rollouts_ahead(job: _Job, first_step: int) -> RolloutQueue:
     config = job.config
-    queue = RolloutQueue(
-        lambda step: _rollouts(job, step), first_step, config.max_steps, config.max_staleness
-    )
-    try:
-        for step in range(first_step, config.max_steps):
-            _report(job, step, _one_step(job, queue, step))
-            save_between_steps(
-                job.client,
-                job.log,
-                stop,
-                done=step + 1,
-                n_steps=config.max_steps,
-                save_every=config.save_every,
-            )
-    finally:
-        queue.close()
+    return RolloutQueue(partial(_rollouts, job), first_step, config.max_steps, config.max_staleness)
 
 
 def _rollouts(job: _Job, step: int) -> Coroutine[Any, Any, list[Group]]:
@@ -263,18 +251,10 @@ def _evaluate(job: _Job, step: int) -> Metrics:
     return {**evaluation.metrics(), **timing}
 
 
-def _finish(job: _Job) -> None:
-    """Evaluate the final weights, then save them: a run with a final checkpoint is complete."""
+def _evaluate_end(job: _Job) -> Metrics:
     job.renew_sampler()
     final = _evaluate(job, job.config.max_steps)
-    if final:
-        _report(job, job.config.max_steps, {"progress/done_frac": 1.0, **final})
-    save_checkpoint(job.client, job.log, job.config.max_steps, final=True)
-
-
-def _report(job: _Job, step: int, metrics: Metrics) -> None:
-    job.log.log(step, metrics)
-    job.on_step({"step": step, **metrics})
+    return {"progress/done_frac": 1.0, **final} if final else {}
 
 
 def _warn_of_failures(groups: Sequence[Group]) -> None:

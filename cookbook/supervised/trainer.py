@@ -21,12 +21,10 @@ from cookbook.checkpointing import (
     Result,
     is_finished,
     read_result,
-    save_between_steps,
-    save_checkpoint,
     start_client,
 )
 from cookbook.data import Batches, load_train_and_test
-from cookbook.interrupt import StopRequest, deferred_interrupt
+from cookbook.loop import Metrics, OnStep, run_steps
 from cookbook.rendering import get_renderer
 from cookbook.runlog import RunLog, timed
 from cookbook.service import connect
@@ -34,8 +32,6 @@ from cookbook.supervised.config import Config, learning_rate_multiplier
 from cookbook.supervised.datums import build_datums
 from cookbook.supervised.evaluation import evaluate_nll, weighted_nll
 
-Metrics = dict[str, Any]
-OnStep = Callable[[Mapping[str, Any]], None]
 Build = Callable[[Renderer, Sequence[Any]], list[tinker.Datum]]
 """From rows to their datums."""
 
@@ -61,7 +57,6 @@ class _Job:
     """What the loop works with."""
 
     config: Config
-    log: RunLog
     client: Any
     tokenizer: Any
     build: Callable[[Sequence[Any]], list[tinker.Datum]]
@@ -69,7 +64,6 @@ class _Job:
     batches: Batches
     test_datums: list[tinker.Datum]
     n_steps: int
-    on_step: OnStep
 
 
 def print_step(metrics: Mapping[str, Any]) -> None:
@@ -98,7 +92,7 @@ def train(
         ConfigError: settings that do not fit the data, or the run that is already there.
         DataError: bad rows, or none with anything to train.
         ServiceError: no server, or it no longer has the checkpoint to resume from.
-        KeyboardInterrupt: after the step in flight was finished and saved.
+        cookbook.loop.Stopped: an interrupt came; the step in flight was finished and saved.
     """
     with RunLog.open(
         config.log_path,
@@ -121,10 +115,17 @@ def train(
             lora_rank=config.lora_rank,
             seed=config.seed,
         )
-        job = _prepare(config, log, client, examples, on_step)
-        with deferred_interrupt() as stop:
-            _run_steps(job, first_step, stop)
-            _finish(job)
+        job = _prepare(config, client, examples)
+        run_steps(
+            partial(_one_step, job),
+            partial(_evaluate_end, job),
+            client=client,
+            log=log,
+            first_step=first_step,
+            n_steps=job.n_steps,
+            save_every=config.save_every,
+            on_step=on_step,
+        )
         return read_result(log)
 
 
@@ -153,19 +154,12 @@ def total_steps(config: Config, n_rows: int) -> int:
     return Batches(n_rows, config.batch_size, 0).n_steps(config.num_epochs, config.max_steps)
 
 
-def _prepare(
-    config: Config,
-    log: RunLog,
-    client: Any,
-    examples: Examples,
-    on_step: OnStep,
-) -> _Job:
+def _prepare(config: Config, client: Any, examples: Examples) -> _Job:
     tokenizer = client.get_tokenizer()
     conversations = partial(build_datums, train_on=config.train_on, max_length=config.max_length)
     build = partial(examples.build or conversations, get_renderer(tokenizer, config.model_name))
     return _Job(
         config=config,
-        log=log,
         client=client,
         tokenizer=tokenizer,
         build=build,
@@ -173,21 +167,7 @@ def _prepare(
         batches=Batches(len(examples.train), config.batch_size, config.seed),
         test_datums=build(examples.test),
         n_steps=total_steps(config, len(examples.train)),
-        on_step=on_step,
     )
-
-
-def _run_steps(job: _Job, first_step: int, stop: StopRequest) -> None:
-    for step in range(first_step, job.n_steps):
-        _report(job, step, _one_step(job, step))
-        save_between_steps(
-            job.client,
-            job.log,
-            stop,
-            done=step + 1,
-            n_steps=job.n_steps,
-            save_every=job.config.save_every,
-        )
 
 
 def _one_step(job: _Job, step: int) -> Metrics:
@@ -214,14 +194,6 @@ def _evaluate(job: _Job) -> Metrics:
     return {**evaluation.metrics(), **timing}
 
 
-def _finish(job: _Job) -> None:
-    """Evaluate the final weights, then save them: a run with a final checkpoint is complete."""
+def _evaluate_end(job: _Job) -> Metrics:
     final = _evaluate(job)
-    if final:
-        _report(job, job.n_steps, {"progress": 1.0, **final})
-    save_checkpoint(job.client, job.log, job.n_steps, final=True)
-
-
-def _report(job: _Job, step: int, metrics: Metrics) -> None:
-    job.log.log(step, metrics)
-    job.on_step({"step": step, **metrics})
+    return {"progress": 1.0, **final} if final else {}

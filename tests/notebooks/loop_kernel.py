@@ -65,7 +65,7 @@ class NotebookKernel:
 
     def interrupted(self, source: str) -> None:
         """Run a cell that must end by an interrupt."""
-        assert self.execute(source).get("ename") == "KeyboardInterrupt"
+        assert self.execute(source).get("ename") in ("KeyboardInterrupt", "Stopped")
 
     def interrupt_training(self, line: str, step: int) -> None:
         """Run the training cell, interrupted just before this line of it in this step."""

@@ -12,6 +12,7 @@ import pytest
 from cookbook.analysis import describe, load_run, training_figure
 from cookbook.analysis.metrics import UNKNOWN
 from cookbook.errors import ConfigError, DataError
+from cookbook.loop import Stopped
 from cookbook.preferences import Config, train
 from cookbook.preferences.reference import FILE
 from cookbook.runlog import lines, read_checkpoints, read_metrics
@@ -212,15 +213,15 @@ def test_killed_again_and_again(config, server, straight):
     assert outcome(run(config, server), server) == expected
 
 
-def test_interrupt_saves_the_step_in_flight(config, server, straight, capsys):
+def test_interrupt_saves_the_step_in_flight(config, server, straight):
     expected, calls = straight
     at = calls // 2
     server.on_call = lambda count: signal.raise_signal(signal.SIGINT) if count == at else None
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped) as stopped:
         run(config, server)
     done = len(read_metrics(config.log_path))
     assert read_checkpoints(config.log_path)[-1]["step"] == done
-    assert f"Interrupted after step {done} of 6" in capsys.readouterr().out
+    assert f"Interrupted after step {done} of 6" in str(stopped.value)
     assert outcome(run(config, server), server) == expected
 
 

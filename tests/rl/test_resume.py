@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cookbook.errors import ConfigError
+from cookbook.loop import Stopped
 from cookbook.rl import Task
 from cookbook.runlog import read_checkpoints, read_metrics
 from tests.fake_training import Killed
@@ -45,7 +46,7 @@ def test_killed_again_and_again(config, task, server, straight):
 
 
 @pytest.mark.parametrize("call", [6, 14, 22])
-def test_interrupt_saves_the_step_in_flight(config, task, server, straight, capsys, call):
+def test_interrupt_saves_the_step_in_flight(config, task, server, straight, call):
     expected, _ = straight
 
     def interrupt(count):
@@ -53,13 +54,13 @@ def test_interrupt_saves_the_step_in_flight(config, task, server, straight, caps
             signal.raise_signal(signal.SIGINT)
 
     server.on_call = interrupt
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped) as stopped:
         run(config, task, server)
     done = len(read_metrics(config.log_path))
     assert read_checkpoints(config.log_path)[-1]["step"] == done
-    printed = capsys.readouterr().out
-    assert f"Interrupted after step {done} of {N_STEPS}, which is saved" in printed
-    assert f"log_path={config.log_path!r} and if_exists='resume'" in printed
+    told = str(stopped.value)
+    assert f"Interrupted after step {done} of {N_STEPS}, which is saved" in told
+    assert f"log_path={config.log_path!r} and if_exists='resume'" in told
     assert outcome(run(config, task, server), server) == expected
 
 
