@@ -61,11 +61,11 @@ def _parser() -> argparse.ArgumentParser:
     analyze.add_argument("output_dir", type=Path)
     analyze.set_defaults(command=_analyze)
 
-    compare = commands.add_parser("compare", help="write table and plot of several runs")
+    compare = commands.add_parser("compare", help="write table, plots and report of several runs")
     compare.add_argument("log_paths", type=Path, nargs="+", metavar="log_path")
     compare.add_argument("output_dir", type=Path)
     compare.add_argument(
-        "--by", default="learning_rate", metavar="SETTING", help="a setting that is a number"
+        "--by", metavar="SETTING", help="draw the outcome against it; default: one that differs"
     )
     compare.set_defaults(command=_compare)
 

@@ -2,19 +2,21 @@
 
 from cookbook.analysis.boards import GameView, board_figure, game_view
 from cookbook.analysis.compare import compare, comparison_figure
+from cookbook.analysis.comparison_report import best_of_table, write_comparison
 from cookbook.analysis.diagnosis import signs_of_trouble
 from cookbook.analysis.elo import GameResult, Rating, elo_ratings
 from cookbook.analysis.glossary import METRICS, Metric
 from cookbook.analysis.intervals import mean_interval, wilson_interval
 from cookbook.analysis.metrics import describe
 from cookbook.analysis.plots import finding, reward_figure, training_figure
+from cookbook.analysis.ranking import verdict
 from cookbook.analysis.reference import reference_runs
 from cookbook.analysis.report import held_out_table, metric_table, report_text
 from cookbook.analysis.results import analyze, results_folder, save_results
 from cookbook.analysis.rollouts import read_rollouts, rollout_table
 from cookbook.analysis.run import Change, Run, Series, change, load_run, smooth
 from cookbook.analysis.style import alt_text, figure_style, label_ends, new_figure, show
-from cookbook.analysis.sweep import sweep_figure, write_comparison
+from cookbook.analysis.sweep import sweep_figure
 from cookbook.analysis.table import Table
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "Table",
     "alt_text",
     "analyze",
+    "best_of_table",
     "board_figure",
     "change",
     "compare",
@@ -56,6 +59,7 @@ __all__ = [
     "smooth",
     "sweep_figure",
     "training_figure",
+    "verdict",
     "wilson_interval",
     "write_comparison",
 ]

@@ -18,6 +18,8 @@ from cookbook.errors import DataError
 from cookbook.runlog.folder import MAY_DIFFER
 
 LogPaths = Sequence[str | os.PathLike[str]]
+OUTCOME = ("judged by", "before", "after", "change (95%)", "steps", "tokens", "time")
+"""Columns of `outcome_row`."""
 
 
 def compare(log_paths: LogPaths) -> Table:
@@ -27,10 +29,12 @@ def compare(log_paths: LogPaths) -> Table:
         DataError: one of the paths holds no run.
     """
     runs = [load_run(path) for path in log_paths]
-    settings = _differing_settings(runs)
-    rows = [[run.name, *(_setting(run, name) for name in settings), *_outcome(run)] for run in runs]
-    outcome = ("judged by", "before", "after", "change", "steps", "tokens", "time")
-    return Table.of(("run", *settings, *outcome), rows)
+    settings = differing_settings(runs)
+    rows = [
+        [run.name, *(setting_text(run, name) for name in settings), *outcome_row(run)]
+        for run in runs
+    ]
+    return Table.of(("run", *settings, *OUTCOME), rows)
 
 
 def comparison_figure(log_paths: LogPaths) -> Figure:
@@ -55,26 +59,31 @@ def comparison_figure(log_paths: LogPaths) -> Figure:
     return figure
 
 
-def _differing_settings(runs: Sequence[Run]) -> list[str]:
+def differing_settings(runs: Sequence[Run]) -> list[str]:
     """Return the settings that have several values among the runs that record them."""
     names = dict.fromkeys(name for run in runs for name in run.config if name not in MAY_DIFFER)
-    values = {name: {_setting(run, name) for run in runs if name in run.config} for name in names}
+    values = {
+        name: {setting_text(run, name) for run in runs if name in run.config} for name in names
+    }
     return [name for name in names if len(values[name]) > 1]
 
 
-def _setting(run: Run, name: str) -> str:
+def setting_text(run: Run, name: str) -> str:
+    """Return one setting of a run as text, "-" where it records none."""
     value: Any = run.config.get(name, "-")
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _outcome(run: Run) -> list[str]:
+def outcome_row(run: Run) -> list[str]:
+    """Return a run's outcome, steps, tokens and time as text, as `OUTCOME` names them."""
     series = run.headline()
     went, tokens = change(series), run.total("num_tokens")
+    noise = f" ± {number(went.noise, 2)}" if math.isfinite(went.noise) else ""
     return [
         series.name if went.width else "nothing logged",
         number(went.first),
         number(went.last),
-        number(went.difference, 3),
+        f"{number(went.difference, 3)}{noise}",
         f"{len(run.trained_steps()):,}",
         number(tokens) if math.isfinite(tokens) else "-",
         duration(run.total("time/total")),

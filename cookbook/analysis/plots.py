@@ -138,7 +138,7 @@ def _draw_reward(axes: Axes, run: Run) -> None:
     values = np.concatenate([reward.finite.values, held_out.finite.values])
     if values.min() >= 0 and values.max() <= 1:
         axes.set_ylim(-0.03, 1.03)
-    main = reward if len(reward.finite) else held_out
+    main = held_out if len(held_out.finite) > 1 or not len(reward.finite) else reward
     start = change(main).first
     axes.axhline(start, color=GREY, linestyle=":", linewidth=1.3)
     labels.append((start, "at the start", GREY))

@@ -1,145 +1,176 @@
-"""Runs that differ in one setting: the outcome against the setting, and the curves behind it."""
+"""Runs that differ in settings: the outcome against one of them, and the curves behind it."""
 
-import math
+import itertools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cookbook.analysis.compare import LogPaths, compare
+from cookbook.analysis.compare import LogPaths, differing_settings
 from cookbook.analysis.metrics import describe
+from cookbook.analysis.ranking import best_run, outcome, verdict
 from cookbook.analysis.run import Run, load_run
 from cookbook.analysis.style import (
     BLUE,
     GREY,
     VERMILLION,
+    EndLabel,
     figure_style,
     label_ends,
     new_figure,
-    png,
 )
-from cookbook.analysis.wording import number, scientific, sentence_case
+from cookbook.analysis.wording import scientific
 from cookbook.errors import DataError
 
-TABLE, PICTURE = "comparison.txt", "comparison.png"
+LINES, MARKERS = ("-", "--", ":", "-."), "osD^"
+"""Of the runs that share all other settings; a cycle, told apart by their labels too."""
 
 
 def sweep_figure(log_paths: LogPaths, setting: str = "learning_rate") -> Figure:
     """Return two panels: the runs' last held-out values against a setting, and their curves.
 
-    Bars are the logged 95% intervals. Runs that share their test rows differ more surely than bars
-    that overlap suggest. A run that stopped being finite is marked at the top.
+    Runs that share all other settings (but the seed) are joined by a line, through the mean where
+    several have the same value. Bars are 95% intervals. Runs that share their test rows differ
+    more surely than bars that overlap suggest. A run that stopped being finite is marked at the
+    top. The title names a winner only as far as the noise allows.
 
     Raises:
-        DataError: fewer than two runs, a run without the setting as a number, or runs that are
-            judged by different metrics.
+        DataError: fewer than two runs, a run without the setting, or runs that are judged by
+            different metrics.
     """
-    runs = _sorted_runs(log_paths, setting)
+    runs = sorted_runs(log_paths, setting)
     with figure_style():
         figure, left = new_figure(1, 2, (5.2, 3.6))
-        best = _best(runs)
+        best = best_run(runs)
         _draw_outcomes(left, runs, setting, best)
         _draw_curves(figure.axes[1], runs, setting, best)
     return figure
 
 
-def write_comparison(
-    log_paths: LogPaths, output_dir: str | Path, setting: str = "learning_rate"
-) -> list[Path]:
-    """Write the table and the figure of a sweep into `output_dir`; return the two files.
+def sorted_runs(log_paths: LogPaths, setting: str) -> list[Run]:
+    """Return the runs in rising order of a setting.
 
     Raises:
         DataError: as `sweep_figure`.
     """
-    runs = _sorted_runs(log_paths, setting)
-    ordered = [run.path for run in runs]
-    folder = Path(output_dir).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / TABLE).write_text(f"{compare(ordered)}\n", encoding="utf-8")
-    (folder / PICTURE).write_bytes(png(sweep_figure(ordered, setting)))
-    return [folder / TABLE, folder / PICTURE]
-
-
-def _sorted_runs(log_paths: LogPaths, setting: str) -> list[Run]:
     runs = [load_run(path) for path in log_paths]
     if len(runs) < 2:
         raise DataError(f"A sweep needs at least two runs, got {len(runs)}. Give more log paths.")
     for run in runs:
-        value: Any = run.config.get(setting)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if not isinstance(run.config.get(setting), int | float | str):
             raise DataError(
-                f"{run.path}: setting {setting!r} is {value!r}, expected a number. Name a setting "
-                f"of these runs, such as {', '.join(list(run.config)[:4]) or 'none is recorded'}."
+                f"{run.path}: setting {setting!r} is {run.config.get(setting)!r}, expected a number"
+                " or a text. Name a setting of these runs, such as "
+                f"{', '.join(list(run.config)[:4]) or 'none is recorded'}."
             )
     metrics = {run.headline().name for run in runs}
     if len(metrics) > 1:
         raise DataError(
             f"The runs are judged by {', '.join(sorted(metrics))}. Compare runs of one kind."
         )
-    return sorted(runs, key=lambda run: run.config[setting])
+    numeric = all(_is_number(run.config[setting]) for run in runs)
+    return sorted(
+        runs, key=lambda run: run.config[setting] if numeric else str(run.config[setting])
+    )
 
 
-def _best(runs: Sequence[Run]) -> Run | None:
-    """Return the run with the best last value; None if no run ended with a finite one."""
-    ended = [run for run in runs if _is_finite(run)]
-    sign = -1 if describe(runs[0].headline().name).better == "higher" else 1
-    return min(ended, key=lambda run: sign * run.headline().values[-1], default=None)
+def main_setting(runs: Sequence[Run]) -> str | None:
+    """Return the setting to draw runs against: the learning rate, else a number, that differs."""
+    names = [name for name in differing_settings(runs) if all(name in run.config for run in runs)]
+    numbers = [n for n in names if all(_is_number(run.config[n]) for run in runs) and n != "seed"]
+    texts = [n for n in names if all(isinstance(run.config[n], str) for run in runs)]
+    order = ["learning_rate"] if "learning_rate" in numbers else [*numbers, *texts]
+    return order[0] if order else "seed" if "seed" in names else None
 
 
-def _is_finite(run: Run) -> bool:
-    values = run.headline().values
-    return len(values) > 0 and math.isfinite(values[-1])
+def run_label(run: Run, setting: str, others: Sequence[str]) -> str:
+    """Return what tells a run from the others: `3e-03, lora rank 8`."""
+    return ", ".join([_shown(run.config[setting]), *filter(None, [_others_text(run, others)])])
+
+
+def other_settings(runs: Sequence[Run], setting: str) -> list[str]:
+    """Return the settings besides `setting` in which the runs differ."""
+    return [name for name in differing_settings(runs) if name != setting]
 
 
 def _draw_outcomes(axes: Axes, runs: Sequence[Run], setting: str, best: Run | None) -> None:
-    ended = [run for run in runs if _is_finite(run)]
-    settings = [run.config[setting] for run in ended]
-    last = [run.headline().values[-1] for run in ended]
-    axes.plot(settings, last, color=GREY, linewidth=1.2)
-    for run, x, y in zip(ended, settings, last, strict=True):
-        series, colour = run.headline(), BLUE if run is best else GREY
-        bounds = np.array([[y - series.low[-1]], [series.high[-1] - y]])
-        bars = bounds if np.isfinite(bounds).all() else None
-        axes.errorbar([x], [y], yerr=bars, fmt="o", color=colour, elinewidth=1.2, capsize=3)
+    ended = [run for run in runs if np.isfinite(outcome(run).value)]
+    places = _places(axes, runs, setting)
+    others = [name for name in other_settings(runs, setting) if name != "seed"]
+    groups: dict[str, list[Run]] = {}
+    for run in ended:
+        groups.setdefault(_others_text(run, others), []).append(run)
+    labels: list[EndLabel] = []
+    for (text, group), line, marker in zip(
+        groups.items(), itertools.cycle(LINES), itertools.cycle(MARKERS), strict=False
+    ):
+        x = list(dict.fromkeys(places(run) for run in group))
+        means = [np.mean([outcome(run).value for run in group if places(run) == at]) for at in x]
+        axes.plot(x, means, color=GREY, linewidth=1.2, linestyle=line)
+        labels.append((float(means[-1]), text, GREY))
+        for run in group:
+            told, colour = outcome(run), BLUE if run is best else GREY
+            bars = [told.noise] if np.isfinite(told.noise) else None
+            axes.errorbar(
+                [places(run)], [told.value], bars, fmt=marker, color=colour, lw=1.2, capsize=3
+            )
     for run in runs:
         if run not in ended:
             at_top = axes.get_xaxis_transform()
-            axes.plot(run.config[setting], 0.97, "x", color=VERMILLION, ms=8, transform=at_top)
-    values = [run.config[setting] for run in runs]
-    if min(values) > 0 and max(values) / min(values) >= 10:
+            axes.plot(places(run), 0.97, "x", color=VERMILLION, ms=8, transform=at_top)
+    axes.set_ylabel(describe(runs[0].headline().name).axis)
+    axes.set_title(verdict(runs, lambda run: run_label(run, setting, others)))
+    label_ends(axes, [*_before(axes, runs), *(labels if len(groups) > 1 else [])])
+
+
+def _places(axes: Axes, runs: Sequence[Run], setting: str) -> Any:
+    """Lay out the x-axis; return the function that gives a run's place on it."""
+    values = list(dict.fromkeys(run.config[setting] for run in runs))
+    numeric = all(_is_number(value) for value in values)
+    at = {value: value if numeric else float(i) for i, value in enumerate(values)}
+    if numeric and min(values) > 0 and max(values) / min(values) >= 10:
         axes.set_xscale("log")
     axes.minorticks_off()
-    axes.set_xticks(values, [_shown(value) for value in values])
+    axes.set_xticks([at[value] for value in values], [_shown(value) for value in values])
     axes.margins(x=0.1)
-    metric = describe(runs[0].headline().name)
     axes.set_xlabel(setting.replace("_", " "))
-    axes.set_ylabel(metric.axis)
+    return lambda run: at[run.config[setting]]
+
+
+def _before(axes: Axes, runs: Sequence[Run]) -> list[EndLabel]:
+    """Draw where all runs began, if that is one place; return its label."""
     first = [run.headline().values[0] for run in runs if len(run.headline())]
-    if len(first) == len(runs) and np.allclose(first, first[0], rtol=1e-3):
-        axes.axhline(first[0], color=GREY, linestyle=":", linewidth=1.3)
-        label_ends(axes, [(first[0], "before\ntraining", GREY)])
-    if best is None:
-        axes.set_title("No run ended with a finite value")
-    else:
-        told = f"{number(best.headline().values[-1], 3)} at {_shown(best.config[setting])}"
-        axes.set_title(f"{sentence_case(metric.label)} is best, {told}")
+    if len(first) < len(runs) or not np.allclose(first, first[0], rtol=1e-3):
+        return []
+    axes.axhline(first[0], color=GREY, linestyle=":", linewidth=1.3)
+    return [(float(first[0]), "before\ntraining", GREY)]
 
 
 def _draw_curves(axes: Axes, runs: Sequence[Run], setting: str, best: Run | None) -> None:
-    labels = []
+    labels: list[EndLabel] = []
+    others = other_settings(runs, setting)
     for run in runs:
         finite, colour = run.headline().finite, BLUE if run is best else GREY
         axes.plot(finite.steps, finite.values, color=colour, marker="o", linewidth=1.5)
         if len(finite):
-            labels.append((float(finite.values[-1]), _shown(run.config[setting]), colour))
+            labels.append((float(finite.values[-1]), run_label(run, setting, others), colour))
     axes.set_xlabel("optimiser step")
     axes.set_ylabel(describe(runs[0].headline().name).axis)
     axes.set_title(f"{len(runs)} runs, labelled by {setting.replace('_', ' ')}")
     label_ends(axes, labels)
 
 
-def _shown(value: float) -> str:
+def _others_text(run: Run, others: Sequence[str]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {_shown(run.config.get(name))}" for name in others)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _shown(value: Any) -> str:
+    if not _is_number(value):
+        return "-" if value is None else str(value).rstrip("/").split("/")[-1]
     return scientific(value) if 0 < abs(value) < 0.1 else f"{value:g}"

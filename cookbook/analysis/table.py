@@ -29,6 +29,12 @@ class Table:
 
     __repr__ = __str__
 
+    def markdown(self) -> str:
+        """Return the table in Markdown, ending without a newline."""
+        lines = (self.columns, tuple("---" for _ in self.columns), *self.rows)
+        cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
+        return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{escape(column)}</th>" for column in self.columns)
         body = "".join(
