@@ -10,7 +10,7 @@ from cookbook.analysis.intervals import mean_interval, wilson_interval
 from cookbook.analysis.metrics import describe
 from cookbook.analysis.plots import finding, reward_figure, training_figure
 from cookbook.analysis.ranking import verdict
-from cookbook.analysis.reference import reference_runs
+from cookbook.analysis.reference import REFERENCE, reference_runs
 from cookbook.analysis.report import held_out_table, metric_table, report_text
 from cookbook.analysis.results import analyze, results_folder, save_results
 from cookbook.analysis.rollouts import read_rollouts, rollout_table
@@ -21,6 +21,7 @@ from cookbook.analysis.table import Table
 
 __all__ = [
     "METRICS",
+    "REFERENCE",
     "Change",
     "GameResult",
     "GameView",
