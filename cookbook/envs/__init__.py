@@ -13,6 +13,7 @@ from cookbook.envs.self_play import (
     match_problems,
     model_player,
     play_out,
+    program_player,
     self_play_problems,
 )
 from cookbook.envs.tasks import load_task
@@ -46,6 +47,7 @@ __all__ = [
     "model_answerer",
     "model_player",
     "play_out",
+    "program_player",
     "read_language",
     "reasoning_task",
     "self_play_problems",

@@ -96,8 +96,8 @@ class Game:
 class Side:
     """One side of a game, played by the policy."""
 
-    def __init__(self, game: Game, player: str) -> None:
-        self.game, self.player = game, player
+    def __init__(self, game: Game, player: str, fine: float = 0.0) -> None:
+        self.game, self.player, self.fine = game, player, fine
 
     async def start(self) -> Sequence[Message]:
         """Wait for the first turn and return its board."""
@@ -112,14 +112,14 @@ class Side:
         await self._others()
         if not self.game.over:
             return Step(done=False, messages=self._board(), forget=True)
-        outcome = self.game.outcome(self.player)
+        outcome, illegal = self.game.outcome(self.player), self.game.forfeited == self.player
         metrics = {
             "win": float(outcome == 1),
             "draw": float(outcome == 0),
             "loss": float(outcome == -1),
-            "illegal": float(self.game.forfeited == self.player),
+            "illegal": float(illegal),
         }
-        return Step(reward=outcome, metrics=metrics)
+        return Step(reward=outcome - self.fine * illegal, metrics=metrics)
 
     async def _others(self) -> None:
         """Let the other side have its turn."""
@@ -152,6 +152,9 @@ class SelfPlay(Problem):
 
     make_env: Callable[[], Env] = _not_alone
     board: str = rules.EMPTY
+    fine: float = 0.0
+    """What an illegal move costs beyond the lost game; nobody gets it. A side that is lost anyway
+    has no other reason to move legally."""
 
     def make_envs(self, size: int) -> Sequence[Env]:
         """Return both sides of `size` / 2 games.
@@ -162,11 +165,17 @@ class SelfPlay(Problem):
         if size % 2:
             raise ConfigError(f"group_size = {size}: self-play needs an even one, two to a game")
         games = [Game(self.board) for _ in range(size // 2)]
-        return [Side(game, player) for game in games for player in rules.SIDES]
+        return [Side(game, player, self.fine) for game in games for player in rules.SIDES]
 
 
-def self_play_problems(n: int, seed: int, most_moves: int = 4) -> list[Problem]:
+def self_play_problems(n: int, seed: int, most_moves: int = 4, fine: float = 0.0) -> list[Problem]:
     """Return `n` distinct positions to play out, after 0 to `most_moves` random moves.
+
+    Args:
+        n: how many.
+        seed: of the random moves.
+        most_moves: 0 to 8.
+        fine: see `SelfPlay`.
 
     Raises:
         ConfigError: there are fewer.
@@ -181,7 +190,7 @@ def self_play_problems(n: int, seed: int, most_moves: int = 4) -> list[Problem]:
             f"{n} positions are wanted, but {len(boards)} were found with most_moves={most_moves}. "
             "Ask for fewer, or allow more moves."
         )
-    return [SelfPlay(f"from {board}", board=board) for board in boards]
+    return [SelfPlay(f"from {board}", board=board, fine=fine) for board in boards]
 
 
 @dataclass(frozen=True)

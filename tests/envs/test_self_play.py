@@ -207,6 +207,15 @@ def test_a_forfeit_is_won_by_a_side_that_has_moved():
     assert told == {"X": (1, 0), "O": (-1, 1)}
 
 
+def test_a_fine_is_paid_for_an_illegal_move_and_goes_to_nobody():
+    replies = iter("11")
+    sampler = Sampler(lambda rng, limit: [ord(next(replies)), STOP])
+    (group,) = play(player(Boards()), sampler, [SelfPlay("p", fine=0.5)], 2, "key")
+    assert {e.player: e.reward for e in group.episodes} == {"X": 1, "O": -1.5}
+    groups = play(player(Boards()), Mover(), self_play_problems(6, seed=0, fine=0.5), 8, "key")
+    assert {e.reward for group in groups for e in group.episodes} == {-1, 0, 1}
+
+
 def test_an_odd_group_is_refused():
     (group,) = play(player(Boards()), Mover(), [SelfPlay("p")], 3, "key")
     assert group.failures == ["error: ConfigError: group_size = 3: self-play needs an even one, "

@@ -79,6 +79,7 @@ MISSING = {
     "good": "the sum did not rise",
     "guessing_games": "no turns were saved on held-out numbers",
     "math_rl": "the held-out intervals before and after overlap",
+    "multiplayer_rl": "self-play did not lower the losses against the random player",
     "prompt_distillation": "the held-out intervals before and after overlap",
     "rl_basic": "the held-out intervals before and after overlap",
     "rl_loop": "the mean reward of the last three steps is below",
