@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python; do \
 # Compiling every file of every package takes longer than compiling the used ones when first used.
 INSTALL := $(RUN) -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo lab test test-all lint notebooks bench
+.PHONY: help demo lab test test-all test-oldest test-newest lint notebooks bench
 .DELETE_ON_ERROR:
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make test       check the style and types, run every test and the notebooks that changed"
 	@echo "make test-all   the same with every notebook"
+	@echo "make test-oldest, make test-newest  tests and claims with the oldest, newest dependencies"
 	@echo "make lint       check the style and types only"
 	@echo "make bench      time the embedded engine against what one would run instead"
 	@echo "make notebooks  execute every notebook and write its outputs and stamp into it"
@@ -40,6 +41,10 @@ test: lint
 test-all: lint
 	$(TESTS)
 	$(NOTEBOOKS)
+
+# For a schedule: each in an environment of its own, every notebook executed. Takes about an hour.
+test-oldest test-newest: test-%: | $(RUN)
+	$(RUN) .ci/dependencies $*
 
 lint: $(VENV)/.dev
 	$(RUN) -m ruff check .
