@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python; do \
 # Compiling every file of every package takes longer than compiling the used ones when first used.
 INSTALL := $(RUN) -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo lab test test-all test-oldest test-newest lint notebooks bench
+.PHONY: help demo lab test test-all test-oldest test-newest lint notebooks bench book
 .DELETE_ON_ERROR:
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make test-oldest, make test-newest  tests and claims with the oldest, newest dependencies"
 	@echo "make lint       check the style and types only"
 	@echo "make bench      time the embedded engine against what one would run instead"
+	@echo "make book       build the web site of the notebooks as they are stored"
 	@echo "make notebooks  execute every notebook and write its outputs and stamp into it"
 
 demo: $(VENV)/.demo
@@ -57,6 +58,12 @@ notebooks: $(VENV)/.dev
 bench: $(VENV)/.bench
 	$(RUN) -m benchmarks
 
+# Built from scratch: a page that is gone must not stay, and every warning is seen.
+book: $(VENV)/.book
+	rm -rf build/book
+	$(RUN) -m sphinx -q -W --keep-going -b html -c docs/book . build/book
+	$(RUN) docs/book/check.py build/book
+
 # A stamp is newer than what its set-up was made from; the larger set-ups contain the demo's.
 $(VENV)/.demo: pyproject.toml constraints.txt | $(RUN)
 	@echo "Installing the packages into $(VENV) (once, one to three minutes) ..."
@@ -76,6 +83,11 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(RUN)
 $(VENV)/.bench: pyproject.toml constraints.txt | $(RUN)
 	@echo "Installing the packages and what they are timed against into $(VENV) (once) ..."
 	@$(INSTALL) -e '.[bench]'
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.book: pyproject.toml constraints.txt | $(RUN)
+	@echo "Installing the packages and what builds the web site into $(VENV) (once) ..."
+	@$(INSTALL) -e '.[book]'
 	@touch $@ $(VENV)/.demo
 
 $(RUN):

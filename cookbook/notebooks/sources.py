@@ -131,6 +131,6 @@ def _code_lines(source: str) -> int:
 
 
 def _words(markdown: str) -> int:
-    """Count the words of prose: without fenced code and HTML tags."""
-    prose = re.sub(r"```.*?```|<[^>]+>", " ", markdown, flags=re.DOTALL)
+    """Count the words of prose: without fenced code, HTML tags and the targets of links."""
+    prose = re.sub(r"```.*?```|<[^>]+>|(?<=\]\()[^)]*", " ", markdown, flags=re.DOTALL)
     return len(re.findall(r"\w[\w'’-]*", prose))
