@@ -31,6 +31,7 @@ include_patterns = [
 exclude_patterns = [".*", "**/.*", "build"]
 
 nb_execution_mode = "off"
+nb_render_markdown_format = "myst"  # else links in outputs are not resolved
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 highlight_language = "none"  # a fence without a language is a drawing or a terminal
