@@ -71,7 +71,7 @@ def test_a_folder_without_pages_is_a_fault(tmp_path):
 
 
 def test_every_notebook_is_in_the_table_of_contents(conf):
-    shown = conf.toctrees()
+    shown = conf.contents()
     names = [path.stem for path in (ROOT / "notebooks").glob("*.ipynb")]
     assert names
     assert all(f"{name} <../../notebooks/{name}>" in shown for name in names)

@@ -43,19 +43,22 @@ html_show_sphinx = False
 html_extra_path = ["index.html"]
 
 
-def toctrees() -> str:
-    """Return the tables of contents: a list for each section of the learning path."""
-    lists = []
-    for section, stops in groupby(learning_path(), key=lambda stop: stop.section):
+def contents() -> str:
+    """Return the sections of the learning path, and the same as tables of contents for the side."""
+    parts = []
+    for section, group in groupby(learning_path(), key=lambda stop: stop.section):
+        stops = list(group)
+        lines = [f"- [{s.name}](../../notebooks/{s.name}.ipynb): {s.you_learn}" for s in stops]
         entries = (f"{stop.name} <../../notebooks/{stop.name}>" for stop in stops)
-        lists.append("\n".join(["```{toctree}", f":caption: {section}", "", *entries, "```"]))
-    return "\n\n".join(lists)
+        tree = ["```{toctree}", ":hidden:", f":caption: {section}", "", *entries, "```"]
+        parts.append("\n".join([f"## {section}", "", *lines, "", *tree]))
+    return "\n\n".join(parts)
 
 
 def prepare(app: Any, docname: str, source: list[str]) -> None:
-    """Fill in the tables of contents; tell each picture's alternative text to its renderer."""
+    """Fill in the contents; tell each picture's alternative text to its renderer."""
     if docname == root_doc:
-        source[0] = source[0].replace("<!-- learning path -->", toctrees())
+        source[0] = source[0].replace("<!-- learning path -->", contents())
     if app.env.doc2path(docname).suffix != ".ipynb":
         return
     notebook = json.loads(source[0])
