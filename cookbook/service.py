@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cookbook.embedded import EmbeddedEngine
 from cookbook.errors import ServiceError
+from cookbook.frontend import drop_progress_bars
 from cookbook.models import DEFAULT_MODEL
 from cookbook.older_sdk import adapt
 
@@ -21,8 +22,9 @@ PROBE_TIMEOUT_S = 10.0
 LOCAL_KEY = "tml-local"  # the SDK insists on the prefix; a local server may ignore the key
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
-# In a kernel without ipywidgets, loading a tokenizer makes tqdm recommend them; we use none.
+# Loading a tokenizer or a model draws bars, or in a kernel without ipywidgets recommends them.
 warnings.filterwarnings("ignore", message="IProgress not found")
+drop_progress_bars()
 
 _engines: dict[str, EmbeddedEngine] = {}
 _engines_lock = threading.Lock()

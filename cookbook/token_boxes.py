@@ -1,7 +1,8 @@
 """A text drawn token by token, each shaded by a number: static HTML, and text where there is none.
 
 No script and no widget: a page that strips styles still shows the marked tokens in bold, and the
-plain text has them in brackets. Everything from the text is escaped. Shape: T tokens.
+plain text has them in ⟦brackets⟧, those below zero in ⟪others⟫. Everything from the text is
+escaped. Shape: T tokens.
 """
 
 import html
@@ -13,7 +14,7 @@ from cookbook.chatml import decode
 from cookbook.errors import DataError
 
 MARKED = 0.5
-"""Tokens shaded at least this much are marked without colour too."""
+"""Tokens shaded at least this much, either way, are marked without colour too."""
 _BOX = "border:1px solid rgba(128,128,128,.45);border-radius:3px;margin:1px;padding:0 1px"
 _BLOCK = "white-space:pre-wrap;line-height:1.75;font-family:monospace;font-size:90%"
 
@@ -27,8 +28,7 @@ class TokenBoxes:
     """(text, shade) of each box; a box holds one token, or those that make one character."""
 
     def __repr__(self) -> str:
-        texts = (f"⟦{text}⟧" if shade >= MARKED else text for text, shade in self.boxes)
-        return f"{self.title}\n{'|'.join(texts)}"
+        return f"{self.title}\n{'|'.join(map(_marked, self.boxes))}"
 
     def _repr_html_(self) -> str:
         title = f"<b>{html.escape(self.title)}</b>" if self.title else ""
@@ -40,17 +40,20 @@ def show_token_boxes(
 ) -> TokenBoxes:
     """Return a view of tokens (T,), each in a box as blue as its shade (T,), from 0 to 1.
 
-    With loss weights as shades it shows what is trained; with a share of the loss, where that is.
+    Shades below zero, down to -1, are as vermillion. With loss weights as shades it shows what is
+    trained; with a share of the loss, where that is.
 
     Raises:
-        DataError: lengths differ, or a shade is outside 0 to 1.
+        DataError: lengths differ, or a shade is outside -1 to 1.
     Example:
         `show_token_boxes(tokenizer, *render_training(renderer, messages))` ends a notebook cell.
     """
     if len(tokens) != len(shades):
         raise DataError(f"Got {len(tokens)} tokens but {len(shades)} shades; give one for each.")
-    if bad := [shade for shade in shades if not 0 <= shade <= 1]:
-        raise DataError(f"A shade is {bad[0]}; allowed are 0 (white) to 1 (blue). Scale them.")
+    if bad := [shade for shade in shades if not -1 <= shade <= 1]:
+        raise DataError(
+            f"A shade is {bad[0]}; allowed are -1 (vermillion) to 1 (blue). Scale them."
+        )
     return TokenBoxes(title, list(_boxes(tokenizer, tokens, shades)))
 
 
@@ -65,13 +68,21 @@ def _boxes(
             text.endswith("\ufffd") and end < len(tokens) and end - start < 4
         ):  # bytes of a character
             continue
-        yield text, max(shades[start:end])
+        yield text, max(shades[start:end], key=abs)
         start = end
 
 
 def _box(box: tuple[str, float]) -> str:
     text, shade = box
     escaped = html.escape(text).replace("\n", "⏎\n")
-    colour = f";background:rgba(0,114,178,{0.55 * shade:.2f})" if shade else ""
+    hue = "0,114,178" if shade > 0 else "213,94,0"
+    colour = f";background:rgba({hue},{0.55 * abs(shade):.2f})" if shade else ""
     span = f'<span style="{_BOX}{colour}">{escaped}</span>'
-    return f"<b>{span}</b>" if shade >= MARKED else span
+    return f"<b>{span}</b>" if abs(shade) >= MARKED else span
+
+
+def _marked(box: tuple[str, float]) -> str:
+    text, shade = box
+    if abs(shade) < MARKED:
+        return text
+    return f"⟦{text}⟧" if shade > 0 else f"⟪{text}⟫"

@@ -34,6 +34,14 @@ def test_each_token_has_a_box_and_marked_ones_are_bold_and_in_brackets(tokenizer
     assert re.sub(r"[|⟦⟧]", "", told.partition("\n")[2]) == tokenizer.decode(tokens)
 
 
+def test_shades_below_zero_have_another_colour_and_other_brackets(tokenizer):
+    tokens = tokenizer.encode("good bad")
+    assert len(tokens) == 2
+    view = show_token_boxes(tokenizer, tokens, [0.25, -1.0])
+    assert re.findall(r"rgba\((.*?)\)", view._repr_html_()) == ["0,114,178,0.14", "213,94,0,0.55"]
+    assert repr(view) == "\ngood|⟪ bad⟫"
+
+
 def test_parts_of_a_character_share_a_box(tokenizer):
     tokens = tokenizer.encode("日本")
     assert len(tokens) > 2
@@ -51,7 +59,7 @@ def test_a_text_cut_inside_a_character_is_shown_to_its_end(tokenizer):
 
 @pytest.mark.parametrize(
     ("shades", "words"),
-    [([1.0], "2 tokens but 1 shades"), ([0.0, 1.5], r"A shade is 1\.5"), ([-1, 0], "is -1;")],
+    [([1.0], "2 tokens but 1 shades"), ([0.0, 1.5], r"A shade is 1\.5"), ([-1.5, 0], r"is -1\.5;")],
 )
 def test_unfit_shades(tokenizer, shades, words):
     with pytest.raises(DataError, match=words):

@@ -34,6 +34,14 @@ def read_rollouts(
     ]
 
 
+def newest_rollouts(log_path: str | os.PathLike[str]) -> list[Record]:
+    """Return the stored episodes of the newest training step; an empty list if there are none."""
+    files = sorted((Path(log_path).expanduser() / FOLDER).glob("train_*.jsonl"))
+    if not files:
+        return []
+    return [json.loads(line) for line in files[-1].read_text(encoding="utf-8").splitlines()]
+
+
 def rollout_table(records: Sequence[Record], n: int = 3, width: int = 60) -> Table:
     """Return the `n` episodes with the most reward and the `n` with the least, failures left out.
 

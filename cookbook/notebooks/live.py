@@ -1,14 +1,18 @@
 """A picture or table that is replaced while a cell runs and stays as one static output.
 
 One display handle is updated in place. A saved notebook therefore holds the final state only, as a
-PNG or as HTML, with no widget metadata and no trail of fragments.
+PNG or as HTML, with no widget metadata and no trail of fragments. In a page of JupyterLab the run
+that is going on is told above it: steps, time left, newest samples, and a button to stop it.
 """
 
 import base64
 import re
 import time
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
+
+from cookbook.frontend import in_notebook, is_live
 
 UPDATE_INTERVAL_S = 0.5
 
@@ -37,8 +41,13 @@ class Live:
         self._latest: Any = None
         self._shown_at = -UPDATE_INTERVAL_S
         self._handle: Any = None
+        self._above = ExitStack()
 
     def __enter__(self) -> Self:
+        if is_live():
+            from cookbook.widgets.monitor import Monitor
+
+            self._above.enter_context(Monitor())
         return self
 
     def update(self, content: Any) -> None:
@@ -60,10 +69,11 @@ class Live:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._above.close()
         if self._latest is not None:
             self._show()
             _close(self._latest)
-        if not _in_notebook():
+        if not in_notebook():
             print(self.caption)
         elif self._latest is not None:
             from IPython.display import display
@@ -71,7 +81,7 @@ class Live:
             display({"text/markdown": self.caption, "text/plain": self.caption}, raw=True)
 
     def _show(self) -> None:
-        if not _in_notebook():
+        if not in_notebook():
             return
         from IPython.display import display
 
@@ -103,9 +113,3 @@ def _close(content: Any) -> None:
         import matplotlib.pyplot as plt
 
         plt.close(content)
-
-
-def _in_notebook() -> bool:
-    from IPython.core.getipython import get_ipython
-
-    return hasattr(get_ipython(), "kernel")

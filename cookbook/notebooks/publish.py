@@ -24,7 +24,7 @@ from cookbook.notebooks.status import fill_status
 CELL_TIMEOUT_S = 900
 MEMORY_INTERVAL_S = 0.2
 # Committed outputs come from the embedded engine, whatever server the author happens to use.
-_DROPPED_VARIABLES = ("TINKER_BASE_URL", "TINKER_API_KEY", "PYTHONSTARTUP")
+_DROPPED_VARIABLES = ("TINKER_BASE_URL", "TINKER_API_KEY", "PYTHONSTARTUP", "JPY_SESSION_NAME")
 
 
 @dataclass
