@@ -87,14 +87,23 @@ class EngineProcess:
                 stream.close()
 
 
-def start_engine(model: Path, folder: Path, *options: str, **environment: str) -> EngineProcess:
+ENGINE = ("-m", "cookbook.engine")
+
+
+def start_engine(
+    model: Path,
+    folder: Path,
+    *options: str,
+    program: Sequence[str] = ENGINE,
+    **environment: str,
+) -> EngineProcess:
     """Start an engine whose data and log lie in `folder`, and wait until it is ready."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "engine.log"
     arguments = ["--model", str(model), "--data-dir", str(folder / "data"), "--dtype", "float32"]
     with log.open("ab") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "cookbook.engine", *arguments, *options],
+            [sys.executable, *program, *arguments, *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stream,

@@ -1,18 +1,36 @@
 """Short forms of SDK calls for the engine's tests."""
 
+import contextlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import tinker
 from safetensors.numpy import load_file
 from tinker import types
 
-from tests.engine.processes import checkpoint_folder
+from tests.engine.older_sdk_lacks import OLDER
+from tests.engine.processes import EngineProcess, checkpoint_folder
 
 LINEAR_ADAM = {"learning_rate": 1e8, "eps": 1e8, "beta1": 0.0, "beta2": 0.0}
+
+
+@contextlib.contextmanager
+def client_of(engine: EngineProcess) -> Iterator[tinker.ServiceClient]:
+    """A client of an engine that a test started, which says at the end that it is done."""
+    client = tinker.ServiceClient(base_url=engine.base_url, api_key=engine.api_key)
+    with contextlib.nullcontext() if OLDER else client:
+        yield client
+
+
+def deprecated() -> contextlib.AbstractContextManager[Any]:
+    """Expect the warning of a deprecated call; under SDK 0.24 there is no other one."""
+    if OLDER:
+        return contextlib.nullcontext()
+    return pytest.warns(FutureWarning, match="deprecated")
 
 
 def datum(row: Sequence[int], **inputs: Any) -> types.Datum:

@@ -27,7 +27,7 @@ from tests.engine.processes import (
     forward_backward_message,
     result,
 )
-from tests.engine.sdk import datum, prompt, step
+from tests.engine.sdk import datum, deprecated, prompt, step
 
 ROW = [5, 6, 7, 8]
 Run = tinker.TrainingClient
@@ -65,7 +65,7 @@ def save_sampler(name: str, **options: Any) -> Submit:
 
 def load(path: str) -> Submit:
     def submit(run: Run) -> Any:
-        with pytest.warns(FutureWarning, match="deprecated"):
+        with deprecated():
             return run.load_state(path.format(run=run.model_id))
 
     return submit

@@ -10,7 +10,22 @@ import pytest
 
 from tests.engine.older_sdk_lacks import LACKING
 
-SDK_TESTS = ("sdk_training", "sdk_sampling", "losses")
+# Every file of tests that use a client; the others look into the engine without any.
+SDK_TESTS = (
+    "bad_requests",
+    "export",
+    "load",
+    "losses",
+    "rest",
+    "sdk_checkpoints",
+    "sdk_clients",
+    "sdk_float64",
+    "sdk_models",
+    "sdk_sampling",
+    "sdk_shapes",
+    "sdk_training",
+    "wire_protocol",
+)
 VERSION = "0.24.1"
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -1,6 +1,5 @@
 """Runs, checkpoints, downloads and sessions, through RestClient and the `tinker` command."""
 
-import base64
 import io
 import json
 import os
@@ -27,7 +26,8 @@ from cookbook.engine.errors import NotFoundError
 from cookbook.engine.file_urls import FileUrls
 from cookbook.engine.sessions import SILENT_S, Sessions
 from cookbook.engine.store import CheckpointRef, Store
-from tests.engine.processes import EngineProcess, start_engine
+from tests.engine.older_sdk_lacks import OLDER
+from tests.engine.processes import EngineProcess, checkpoint_folder, start_engine
 from tests.engine.sdk import assert_identical, saved, step
 
 ROW = [5, 6, 7, 8, 9]
@@ -52,7 +52,7 @@ def service(own: EngineProcess) -> tinker.ServiceClient:
         base_url=own.base_url,
         api_key=own.api_key,
         user_metadata={"course": "one"},
-        display_name="Tuesday morning",
+        **({} if OLDER else {"display_name": "Tuesday morning"}),
     )
 
 
@@ -110,19 +110,24 @@ def test_an_unknown_run_is_refused(rest):
 # Checkpoints.
 
 
-def test_checkpoints_are_listed_with_size_and_metadata(rest, run):
-    path = run.save_state("kept", user_metadata={"epoch": "3"}, ttl_seconds=7200).result().path
+def test_checkpoints_are_listed_with_size_and_end(rest, run):
+    path = run.save_state("kept", ttl_seconds=7200).result().path
     run.save_weights_for_sampler("s").result()
     newest, older = rest.list_checkpoints(run.model_id).result().checkpoints
     assert (newest.checkpoint_type, older.checkpoint_type) == ("sampler", "training")
     assert (older.checkpoint_id, older.tinker_path) == ("weights/kept", path)
-    assert older.user_metadata == {"epoch": "3"}
     assert older.size_bytes > newest.size_bytes > 1000
     left = older.expires_at - datetime.now(UTC)
     assert timedelta(minutes=110) < left <= timedelta(hours=2)
     page = rest.list_user_checkpoints(limit=2).result()
     assert [entry.tinker_path for entry in page.checkpoints] == [newest.tinker_path, path]
     assert page.cursor.total_count >= 2
+
+
+def test_a_checkpoint_is_listed_with_what_its_user_noted(rest, run):
+    run.save_state("kept", user_metadata={"epoch": "3"}).result()
+    (listed,) = rest.list_checkpoints(run.model_id).result().checkpoints
+    assert listed.user_metadata == {"epoch": "3"}
 
 
 def test_a_deleted_checkpoint_is_gone(rest, service, run):
@@ -166,6 +171,16 @@ def test_a_time_to_live_is_set_cleared_and_checked(rest, run):
         rest.set_checkpoint_ttl_from_tinker_path(path, 5).result()
     rest.set_checkpoint_ttl_from_tinker_path(path, None).result()
     assert expires() is None
+
+
+def test_a_checkpoint_whose_time_is_over_is_gone(rest, service, run, own):
+    path = run.save_state("a", ttl_seconds=3600).result().path
+    manifest = checkpoint_folder(own.data_dir, path) / "manifest.json"
+    known = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**known, "expires": time.time() - 1}))
+    assert rest.list_checkpoints(run.model_id).result().checkpoints == []
+    with pytest.raises(tinker.NotFoundError, match="no checkpoint"):
+        service.create_training_client_from_state(path).result()
 
 
 def test_a_copy_keeps_weights_and_kind(rest, service, run, own, monkeypatch):
@@ -263,10 +278,13 @@ def test_a_session_knows_what_was_made_in_it(rest, service, run):
     sampler = run.save_weights_and_get_sampling_client().result()
     told = rest.get_session(session_id).result()
     assert run.model_id in told.training_run_ids
-    handle = json.loads(base64.urlsafe_b64decode(sampler.get_sampler_handle()))
-    assert handle["sampling_session_id"] in told.sampler_ids
-    assert (told.user_metadata, told.display_name) == ({"course": "one"}, "Tuesday morning")
+    assert sampler._sampling_session_id in told.sampler_ids
     assert session_id in rest.list_sessions(limit=1000).result().sessions
+
+
+def test_a_session_has_the_name_and_notes_of_its_client(rest, run):
+    told = rest.get_session(run.model_id.split(":")[0]).result()
+    assert (told.user_metadata, told.display_name) == ({"course": "one"}, "Tuesday morning")
 
 
 @pytest.mark.filterwarnings("ignore::tinker.ExperimentalWarning")
@@ -356,8 +374,25 @@ def tinker_command(own: EngineProcess, monkeypatch: pytest.MonkeyPatch) -> Calla
 def test_the_command_line_lists_and_describes(tinker_command, run):
     path = run.save_state("from-the-shell").result().path
     assert run.model_id in json.dumps(tinker_command("run", "list"))
+    assert run.model_id in json.dumps(tinker_command("run", "info", run.model_id))
     assert path in json.dumps(tinker_command("checkpoint", "list", "--run-id", run.model_id))
     assert path in json.dumps(tinker_command("checkpoint", "info", path))
+
+
+def test_the_command_line_marks_checkpoints(tinker_command, rest, run):
+    path = run.save_state("from-the-shell").result().path
+
+    def told() -> Any:
+        return rest.list_checkpoints(run.model_id).result().checkpoints[0]
+
+    tinker_command("checkpoint", "publish", path)
+    assert told().public
+    tinker_command("checkpoint", "unpublish", path)
+    assert not told().public
+    tinker_command("checkpoint", "set-ttl", path, "--ttl", "7200")
+    assert told().expires_at > datetime.now(UTC) + timedelta(minutes=110)
+    tinker_command("checkpoint", "set-ttl", path, "--remove")
+    assert told().expires_at is None
 
 
 def test_the_command_line_downloads_and_deletes(tinker_command, run, tmp_path):

@@ -14,7 +14,16 @@ from tinker import types
 from transformers import AutoModelForCausalLM
 
 from tests.engine.processes import checkpoint_folder, start_engine
-from tests.engine.sdk import assert_identical, datum, prompt, saved, step, tensors
+from tests.engine.sdk import (
+    assert_identical,
+    client_of,
+    datum,
+    deprecated,
+    prompt,
+    saved,
+    step,
+    tensors,
+)
 
 ROW, OTHER_ROW = [5, 6, 7, 8, 9], [40, 30, 20]
 GREEDY = types.SamplingParams(max_tokens=12, temperature=0.0, stop=[])
@@ -83,7 +92,7 @@ def test_the_deprecated_load_state_does_the_same(
     expected = create(path).result()
     loaded = new_run(seed=99)
     step(loaded, OTHER_ROW)
-    with pytest.warns(FutureWarning, match="deprecated"):
+    with deprecated():
         submitted = getattr(loaded, f"load_state{suffix}")(path)
     assert submitted.result().path == path
     for run in (expected, loaded):
@@ -94,7 +103,7 @@ def test_the_deprecated_load_state_does_the_same(
 def test_gradients_do_not_outlive_a_load(trained, tiny_service):
     path = trained.save_state("a").result().path
     trained.forward_backward([datum(ROW)], "cross_entropy").result()
-    with pytest.warns(FutureWarning, match="deprecated"):
+    with deprecated():
         trained.load_state(path).result()
     metrics = trained.optim_step(types.AdamParams()).result().metrics
     assert metrics == {"unclipped_grad_l2:mean": 0.0}
@@ -218,7 +227,7 @@ def test_a_state_with_the_steps_of_each_tensor_is_still_read(
 def test_checkpoints_survive_the_death_of_the_engine(tiny_model: Path, tmp_path: Path):
     first = start_engine(tiny_model, tmp_path, "--embedded")
     try:
-        with tinker.ServiceClient(base_url=first.base_url, api_key=first.api_key) as service:
+        with client_of(first) as service:
             run = service.create_lora_training_client(str(tiny_model), rank=2, seed=0).result()
             step(run, ROW)
             path = run.save_state("kept").result().path
@@ -229,7 +238,7 @@ def test_checkpoints_survive_the_death_of_the_engine(tiny_model: Path, tmp_path:
         first.end()  # SIGKILL
     second = start_engine(tiny_model, tmp_path, "--embedded")
     try:
-        with tinker.ServiceClient(base_url=second.base_url, api_key=second.api_key) as service:
+        with client_of(second) as service:
             again = service.create_training_client_from_state_with_optimizer(path).result()
             assert [step(again, row) for row in (OTHER_ROW, ROW)] == losses
             sampler = service.create_sampling_client(model_path=sampler_path).result()
