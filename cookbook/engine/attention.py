@@ -105,15 +105,16 @@ GROWTH = 32  # positions by which the cache grows, each time copied
 class KVCache:
     """Keys and values of running sequences, one slot each; slots 0..B-1 are in use.
 
-    Tensors are (layers, slots * kv_heads, capacity, head_dim), so that the first B slots and the
-    first K positions form one batched matrix product without copying.
+    A layer's tensors are (slots * kv_heads, capacity, head_dim), so that the first B slots and the
+    first K positions form one batched matrix product without copying. They are grown one by one:
+    at most one layer is there twice.
     """
 
     def __init__(self, config: DecoderConfig, dtype: torch.dtype, device: torch.device) -> None:
         self.config = config
         self.slots, self.capacity = 0, 0
-        self.keys = torch.empty(config.layers, 0, 0, config.head_dim, dtype=dtype, device=device)
-        self.values = self.keys.clone()
+        empty = torch.empty(0, 0, config.head_dim, dtype=dtype, device=device)
+        self.keys, self.values = [empty] * config.layers, [empty] * config.layers
 
     def reserve(self, slots: int, capacity: int) -> None:
         """Grow so that `slots` sequences of `capacity` tokens fit; what is cached stays."""
@@ -122,24 +123,18 @@ class KVCache:
         # Half as many again: requests join one by one, and each growth copies everything.
         slots = self.slots if slots <= self.slots else max(slots, self.slots * 3 // 2)
         capacity = max(self.capacity, -(-capacity // GROWTH) * GROWTH)
-        shape = (
-            self.config.layers,
-            slots * self.config.kv_heads,
-            capacity,
-            self.config.head_dim,
-        )
-        for name in ("keys", "values"):
-            old = getattr(self, name)
-            new = old.new_zeros(shape)
-            new[:, : old.shape[1], : old.shape[2]] = old
-            setattr(self, name, new)
+        shape = (slots * self.config.kv_heads, capacity, self.config.head_dim)
+        for tensors in (self.keys, self.values):
+            for layer, old in enumerate(tensors):
+                tensors[layer] = old.new_zeros(shape)
+                tensors[layer][: old.shape[0], : old.shape[1]] = old
         self.slots, self.capacity = slots, capacity
 
     def write_prompt(self, layer: int, slots: slice, k: torch.Tensor, v: torch.Tensor) -> None:
         """Store keys and values (length, kv_heads, head_dim) at positions 0.. of all `slots`."""
         n = self.config.kv_heads
-        for tensor, new in ((self.keys, k), (self.values, v)):
-            by_slot = tensor[layer].unflatten(0, (-1, n))
+        for tensor, new in ((self.keys[layer], k), (self.values[layer], v)):
+            by_slot = tensor.unflatten(0, (-1, n))
             by_slot[slots, :, : len(new)] = new.transpose(0, 1)
 
     def span(self, length: int) -> int:
@@ -170,14 +165,14 @@ class KVCache:
             Keys and values (B * kv_heads, length, head_dim) of the first `length` positions.
         """
         rows, columns = places
-        for tensor, new in ((self.keys, k), (self.values, v)):
-            tensor[layer, rows, columns] = new.reshape(len(rows), -1)
-        return self.keys[layer, : len(rows), :length], self.values[layer, : len(rows), :length]
+        keys, values = self.keys[layer], self.values[layer]
+        keys[rows, columns] = k.reshape(len(rows), -1)
+        values[rows, columns] = v.reshape(len(rows), -1)
+        return keys[: len(rows), :length], values[: len(rows), :length]
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` positions of one slot over another."""
         n = self.config.kv_heads
-        for tensor in (self.keys, self.values):
-            tensor[:, target * n : (target + 1) * n, :length] = tensor[
-                :, source * n : (source + 1) * n, :length
-            ]
+        to, moved = slice(target * n, (target + 1) * n), slice(source * n, (source + 1) * n)
+        for tensor in (*self.keys, *self.values):
+            tensor[to, :length] = tensor[moved, :length]

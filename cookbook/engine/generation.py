@@ -17,6 +17,7 @@ from cookbook.engine.base import Weights
 from cookbook.engine.decoder import decode_step, forward_packed
 from cookbook.engine.linear import FixedAdapter, project
 from cookbook.engine.lora import Adapter
+from cookbook.engine.memory import give_back
 from cookbook.engine.packing import pack
 from cookbook.engine.prompt_scores import (
     PromptQuestions,
@@ -229,6 +230,7 @@ class GenerationBatch:
                 finished.append(job)
         if not self.running:
             self.cache = self._empty_cache()
+            give_back()
         for job in finished:
             self.admitted.remove(job)
             job.done(SampleResult(job.sequences, job.scores))

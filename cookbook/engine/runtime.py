@@ -23,6 +23,7 @@ from cookbook.engine.generation import GenerationBatch, SampleRequest, SampleRes
 from cookbook.engine.linear import multiplies_bfloat16
 from cookbook.engine.lora import Adapter, LoraSpec, load_adapter, save_adapter, spec_to_dict
 from cookbook.engine.losses import LossCall
+from cookbook.engine.memory import give_back
 from cookbook.engine.store import EXTERNAL, SAMPLER, TRAINING, CheckpointRef, Store
 from cookbook.engine.trainer import LossResult, TrainingDatum, TrainingRun
 
@@ -152,7 +153,9 @@ class Runtime:
 
     def optim_step(self, model_id: str, settings: AdamSettings) -> dict[str, Any]:
         """Apply the accumulated gradients."""
-        return {"metrics": self.run(model_id).optim_step(settings)}
+        metrics = self.run(model_id).optim_step(settings)
+        give_back()
+        return {"metrics": metrics}
 
     def load_state(self, model_id: str, ref: CheckpointRef, optimizer: bool) -> dict[str, Any]:
         """Replace a run's weights by saved ones (the deprecated `load_state` call)."""
