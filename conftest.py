@@ -70,7 +70,7 @@ class Seconds:
         if self.config.getoption("--check-seconds") and self.outside() and not session.exitstatus:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+    def pytest_terminal_summary(self, terminalreporter: "pytest.TerminalReporter") -> None:
         """Print the table."""
         if not self.measured:
             return
