@@ -38,7 +38,10 @@ def test_shades_below_zero_have_another_colour_and_other_brackets(tokenizer):
     tokens = tokenizer.encode("good bad")
     assert len(tokens) == 2
     view = show_token_boxes(tokenizer, tokens, [0.25, -1.0])
-    assert re.findall(r"rgba\((.*?)\)", view._repr_html_()) == ["0,114,178,0.14", "213,94,0,0.55"]
+    assert re.findall(r"background:rgba\((.*?)\)", view._repr_html_()) == [
+        "0,114,178,0.14",
+        "213,94,0,0.55",
+    ]
     assert repr(view) == "\ngood|⟪ bad⟫"
 
 
