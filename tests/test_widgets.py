@@ -272,9 +272,6 @@ class Sampler:
     def __init__(self, tokenizer: Any, name: str) -> None:
         self.tokenizer, self.name, self.fails = tokenizer, name, False
 
-    def get_tokenizer(self) -> Any:
-        return self.tokenizer
-
     def sample(self, prompt: Any, num_samples: int, sampling_params: Any) -> Any:
         self.prompt = self.tokenizer.decode(prompt.to_ints())
         answer = self.tokenizer.encode(f"{self.name} <i>")
@@ -289,15 +286,20 @@ class Sampler:
         return SimpleNamespace(sequences=[sequence])
 
 
+@pytest.fixture(scope="module")
+def renderer(tokenizer: Any) -> Any:
+    return get_renderer(tokenizer, DEFAULT_MODEL)
+
+
 @pytest.fixture
 def samplers(tokenizer: Any) -> dict[str, Sampler]:
     return {name: Sampler(tokenizer, name) for name in ("before", "after")}
 
 
 def test_static_chat_asks_each_checkpoint(
-    samplers: dict[str, Sampler], capsys: pytest.CaptureFixture[str]
+    samplers: dict[str, Sampler], renderer: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    widgets.chat(samplers, "Why & how?")
+    widgets.chat(samplers, renderer, "Why & how?")
     told = capsys.readouterr().out
     assert "[before]\nuser: Why & how?\nassistant: before <i>\n" in told
     assert "[after]\nuser: Why & how?\nassistant: after <i>\n" in told
@@ -305,10 +307,10 @@ def test_static_chat_asks_each_checkpoint(
 
 
 def test_chat_loads_a_path(
-    samplers: dict[str, Sampler], capsys: pytest.CaptureFixture[str]
+    samplers: dict[str, Sampler], renderer: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     service: Any = SimpleNamespace(create_sampling_client=lambda model_path: samplers[model_path])
-    widgets.chat({"tuned": "after"}, "Why?", service=service)
+    widgets.chat({"tuned": "after"}, renderer, "Why?", service=service)
     assert "[tuned]\nuser: Why?\nassistant: after <i>" in capsys.readouterr().out
 
 

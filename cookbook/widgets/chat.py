@@ -10,8 +10,6 @@ from renderers import Renderer
 
 from cookbook.checkpointing import ready
 from cookbook.frontend import draws_widgets
-from cookbook.models import DEFAULT_MODEL
-from cookbook.rendering import get_renderer
 from cookbook.service import connect
 from cookbook.widgets.shown import show_static, show_widget
 
@@ -70,9 +68,9 @@ class Conversation:
 
 def chat(
     checkpoints: Mapping[str, Any],
+    renderer: Renderer,
     question: str,
     *,
-    model_name: str = DEFAULT_MODEL,
     service: tinker.ServiceClient | None = None,
     max_tokens: int = 96,
     temperature: float = 0.0,
@@ -85,8 +83,8 @@ def chat(
     Args:
         checkpoints: by the name to show: a sampling client, or the `tinker://` path of a
             checkpoint's sampler weights.
+        renderer: how their base model writes conversations, from `cookbook.rendering`.
         question: the first message of the user.
-        model_name: their base model, which says how conversations are written.
         service: what loads paths; from `cookbook.service.connect`, which is called if need be.
         max_tokens: longest answer.
         temperature: of sampling; 0 always takes the likeliest token.
@@ -94,16 +92,15 @@ def chat(
     Raises:
         tinker.APIStatusError: the server does not have a checkpoint.
     """
+    stop = renderer.get_stop_token_ids()
+    params = tinker.SamplingParams(
+        max_tokens=max_tokens, temperature=temperature, seed=seed, stop=stop
+    )
     conversations = []
     for name, checkpoint in checkpoints.items():
         if isinstance(checkpoint, str):
-            service = service or connect(model_name)
+            service = service or connect()
             checkpoint = ready(service.create_sampling_client(model_path=checkpoint))
-        renderer = get_renderer(checkpoint.get_tokenizer(), model_name)
-        stop = renderer.get_stop_token_ids()
-        params = tinker.SamplingParams(
-            max_tokens=max_tokens, temperature=temperature, seed=seed, stop=stop
-        )
         conversations.append(Conversation(name, checkpoint, renderer, params))
     ask_all(conversations, question)
     markup, text = side_by_side(conversations), "\n\n".join(map(str, conversations))
