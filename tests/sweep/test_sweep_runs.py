@@ -121,6 +121,24 @@ def test_a_killed_sweep_started_again_does_only_what_is_missing(folder, capfd):
     assert len(Sweep.open(folder / "out", "mini").runs) == 5
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_an_interrupted_sweep_leaves_no_process_and_says_how_to_go_on(folder):
+    one = ["-p", "learning_rate=1e-4", "-p", "lora_rank=32,64", "--out", "out"]
+    command = [sys.executable, "-m", "cookbook", "sweep", "mini", *one]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as sweep:
+        wait_for(folder / "waits")
+        family = psutil.Process(sweep.pid).children(recursive=True)
+        sweep.send_signal(signal.SIGINT)
+        told = sweep.communicate(timeout=TIMEOUT_S)[1]
+    assert sweep.returncode == 130
+    assert "The same command goes on" in told
+    assert psutil.wait_procs(family, timeout=TIMEOUT_S)[1] == []
+    assert [run.status for run in Sweep.open(folder / "out", "mini").runs] == [
+        "interrupted",
+        "waiting",
+    ]
+
+
 def test_failures_are_reported_and_not_fatal(folder, capsys):
     failing = "if lora_rank == 2:\n    raise ValueError('first line\\nrank 2 is cursed')"
     write_notebook(folder, PARAMETERS, failing, TRAIN, claims="assert lora_rank != 4, 'no gain'")
