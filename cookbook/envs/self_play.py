@@ -25,9 +25,10 @@ Program = Callable[[str, random.Random], int]
 def board_prompt(board: str) -> str:
     """Return what the side to move reads: the board, and a line for each free square.
 
-    The line has the square's number and whose pair it completes, if any: "your pair" are two of the
-    reader's marks in one line with it, "their pair" two of the other side's. A small model sees no
-    lines in a row of letters, as little as we would. What it should do about them is not said.
+    The line says whose pair the square completes, if any, and then its number: "your pair" are two
+    of the reader's marks in one line with it, "their pair" two of the other side's. A small model
+    sees no lines in a row of letters, as little as we would. What it should do about them is not
+    said.
     What all boards have in common comes first, so that servers compute it once.
     """
     side = rules.side_to_move(board)
@@ -39,7 +40,7 @@ def board_prompt(board: str) -> str:
         "their pair": rules.completing(board, other),
     }
     squares = [
-        f"{square} {', '.join(whose for whose, ends in pairs.items() if square in ends)}".rstrip()
+        f"{', '.join(whose for whose, ends in pairs.items() if square in ends)} {square}".lstrip()
         for square in rules.legal_moves(board)
     ]
     opening = f"Tic-tac-toe. Reply with the number of a free square.\nYou are {side}."

@@ -48,7 +48,7 @@ def test_a_prompt_shows_the_board_and_whose_turn_it_is():
         shown = [mark for row in lines[2:5] for mark in row.split("|")]
         assert [int(mark) for mark in shown if mark.isdigit()] == rules.legal_moves(board)
         assert "".join(mark if mark in "XO" else "." for mark in shown) == board
-        assert [int(line.split()[0]) for line in lines[5:]] == rules.legal_moves(board)
+        assert [int(line.split()[-1]) for line in lines[5:]] == rules.legal_moves(board)
 
 
 def test_a_prompt_tells_of_each_free_square_whose_pair_it_completes():
@@ -56,7 +56,7 @@ def test_a_prompt_tells_of_each_free_square_whose_pair_it_completes():
         mine = rules.side_to_move(board)
         theirs = OTHER[mine]
         for line in board_prompt(board).splitlines()[5:]:
-            square, _, told = line.partition(" ")
+            told, _, square = line.rpartition(" ")
             whose = {"your pair": mine, "their pair": theirs}
             ended = [name for name, side in whose.items() if ends_a_pair(board, side, int(square))]
             assert told == ", ".join(ended)
