@@ -83,6 +83,7 @@ MISSING = {
     "prompt_distillation": "the held-out intervals before and after overlap",
     "rl_basic": "the held-out intervals before and after overlap",
     "rl_loop": "the mean reward of the last three steps is below",
+    "rlhf": "the judge does not prefer the trained policy's answers",
     "shorter": "held-out answers did not become shorter",
     "sl_basic": "held-out NLL did not fall",
     "sl_loop": "the held-out NLL did not fall",
@@ -92,6 +93,7 @@ MISSING = {
 # Without a step size nothing changes, in any number of steps: few show it as well as many.
 FEW = {"max_steps": 1, "batch_size": 1, "n_test": 4, "prompts_per_step": 2, "group_size": 2}
 FEW |= {"max_tokens": 4, "hack_steps": 1, "tries": 1, "warmup_steps": 1}
+FEW |= {"sft_steps": 1, "judge_steps": 1}
 FEW |= {"token_budget": 1, "teacher_steps": 1, "n_texts": 10, "samples_per_text": 1}
 
 

@@ -64,6 +64,9 @@ SHOWN = {
         "KL leaves ±0.01": cell(28),
         "many answers cut off": {"max_tokens": 4},
     },
+    "rlhf": {
+        "judge's win rate near 1": cell(28),
+    },
     "shorter": {
         "length falls to 0": cell(18),
         "mean reward stays where it is": cell(18),
@@ -98,6 +101,7 @@ NOT_SHOWN = {
     "prompt_distillation": ["few votes", "student below teacher", "student answers in sentences"],
     "rl_basic": ["training reward high, held-out reward low"],
     "rl_loop": ["reward stays at", "reward rises, then", "`kl_sample_train_v1` far from 0"],
+    "rlhf": ["judge's NLL stays near 0.69", "most comparisons change their winner"],
     "sl_loop": ["a start near 12"],
     "tool_use": ["reward stays where the warm-up left it"],
 }
