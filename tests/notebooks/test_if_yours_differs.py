@@ -58,6 +58,10 @@ SHOWN = {
         "reward 0 throughout": {"level": 3},
         "reward rises, held-out accuracy does not": cell(21),
     },
+    "multiplayer_rl": {
+        "nearly all games end by an illegal move": cell(11),
+        "illegal moves fall slowly": {"illegal_fine": 0.0},
+    },
     "rl_basic": {
         "reward stays at the bottom": {"level": 3},
         "reward rises, then falls for good": {"learning_rate": 2.4e-3},
