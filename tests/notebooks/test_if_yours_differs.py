@@ -60,7 +60,6 @@ SHOWN = {
     },
     "multiplayer_rl": {
         "nearly all games end by an illegal move": cell(11),
-        "illegal moves fall slowly": {"illegal_fine": 0.0},
     },
     "rl_basic": {
         "reward stays at the bottom": {"level": 3},
@@ -102,6 +101,7 @@ NOT_SHOWN = {
     "distillation": ["on-policy answers collapse", "soft and hard hardly differ"],
     "guessing_games": ["reward stays at 0", "reward rises and stops", "the same first guess"],
     "math_rl": ["format near 1, accuracy flat"],
+    "multiplayer_rl": ["illegal moves fall slowly"],
     "prompt_distillation": ["few votes", "student below teacher", "student answers in sentences"],
     "rl_basic": ["training reward high, held-out reward low"],
     "rl_loop": ["reward stays at", "reward rises, then", "`kl_sample_train_v1` far from 0"],
