@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from tests.engine.older_sdk_lacks import LACKING
@@ -64,6 +65,22 @@ def test_the_sdks_tests_pass_but_for_calls_that_it_lacks(environment: dict[str, 
     files = [str(HERE / f"test_{name}.py") for name in SDK_TESTS]
     told = run(environment, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files)
     assert " deselected" in told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sl_loop", "rl_loop"])
+def test_a_notebook_keeps_its_promise(
+    environment: dict[str, str], tmp_path: Path, name: str
+) -> None:
+    source, done = ROOT / "notebooks" / f"{name}.ipynb", tmp_path / f"{name}.ipynb"
+    quiet = ["--no-progress-bar", "--log-level", "ERROR"]
+    log = ["-p", "log_path", str(tmp_path / "run")]
+    run(environment, "-m", "papermill", *quiet, *log, str(source), str(done))
+    cells = nbformat.read(done, as_version=4).cells
+    (claims,) = [cell for cell in cells if "claims" in cell.metadata.get("tags", [])]
+    told = "".join(output.get("text", "") for output in claims.outputs)
+    # Each prints the versions that it ran with; a claim that fails ends papermill with an error.
+    assert re.search(rf"tinker\W+{re.escape(VERSION)}\b", told), told
 
 
 def test_every_call_that_it_lacks_is_documented() -> None:
