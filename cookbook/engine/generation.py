@@ -28,9 +28,11 @@ from cookbook.engine.prompt_scores import (
 from cookbook.engine.sampling import SamplingSettings, Sequence, choose, new_sequence
 
 PREFILL_ROWS = 4096  # prompt tokens that join in one step
-# Above this many at a time a sequence's share of a step hardly falls, and its keys, values and
-# logits still take their memory; what is more waits.
-MAX_RUNNING = 192
+# A request that would take the running sequences above this many places of the cache waits. A place
+# takes 23 kB with the smallest model, so these are 190 MB; beyond 64 sequences, each share of a
+# step hardly falls. Each counts as its prompt and EXPECTED_TOKENS of what it may sample at most.
+MAX_PLACES = 8_192
+EXPECTED_TOKENS = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,10 @@ class _Job:
     is_cancelled: Callable[[], bool]
     sequences: list[Sequence] = field(default_factory=list)
     scores: PromptScores = field(default_factory=PromptScores)
+
+
+def _expected_length(request: SampleRequest) -> int:
+    return len(request.prompt) + min(request.settings.max_tokens, EXPECTED_TOKENS)
 
 
 class GenerationBatch:
@@ -126,12 +132,14 @@ class GenerationBatch:
     def _take_waiting(self) -> list[_Job]:
         """Return as many waiting jobs as fit; at least one if nothing runs, whatever its size."""
         taken, rows, sequences = [], 0, len(self.running)
+        length = max((_expected_length(job.request) for _, job in self.running), default=0)
         while self.waiting:
             request = self.waiting[0].request
             rows += len(request.prompt)
             sequences += request.num_samples
+            length = max(length, _expected_length(request))
             if (taken and rows > PREFILL_ROWS) or (
-                (taken or self.running) and sequences > MAX_RUNNING
+                (taken or self.running) and sequences * length > MAX_PLACES
             ):
                 break
             taken.append(self.waiting.popleft())

@@ -28,7 +28,7 @@ from cookbook.engine.store import EXTERNAL, SAMPLER, TRAINING, CheckpointRef, St
 from cookbook.engine.trainer import LossResult, TrainingDatum, TrainingRun
 
 log = logging.getLogger(__name__)
-KEEP_IDLE_SAMPLERS = 4  # an adapter in memory each
+KEEP_IDLE_SAMPLERS = 2  # 40 MB each at rank 16: the adapter, and its pairs made ready
 KEEP_EPHEMERAL = 64  # unnamed sampler snapshots kept on disk per training run
 
 

@@ -261,7 +261,8 @@ def test_samples_beyond_the_limit_wait_their_turn(
 
     together, sizes = run()
     assert sizes == {10}
-    monkeypatch.setattr("cookbook.engine.generation.MAX_RUNNING", 3)
+    longest = max(len(request.prompt) for request in requests) + settings.max_tokens
+    monkeypatch.setattr("cookbook.engine.generation.MAX_PLACES", 3 * longest)
     # The third asks for more than the limit, so it runs alone.
     assert run() == (together, {2, 5, 1})
 
