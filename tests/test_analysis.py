@@ -526,6 +526,39 @@ def test_each_sign_of_trouble_is_recognised(tmp_path):
     assert "Only 2% of the groups" in of("lazy", lazy)
 
 
+ROOT = Path(__file__).parents[1]
+SICK = {
+    "rate_too_high": "Held-out NLL got worse",
+    "not_shifted": "Training NLL starts at 11",
+    "wrong_mask": "what is trained is not what is measured",
+    "overfit": "best at step 5",
+    "rl_rate_too_high": "the policy collapsed",
+    "no_centring": "the policy collapsed",
+    "nothing_rewarded": "Only 0% of the groups",
+}
+
+
+@pytest.mark.parametrize("name", [*SICK, "healthy_sl", "healthy_rl", "reward_hacked"])
+def test_a_sick_run_has_one_sign_and_it_is_the_right_one(name):
+    """`reward_hacked` looks well to every curve of its own: that is the point of it."""
+    signs = signs_of_trouble(load_run(ROOT / "results" / "reference" / "sick" / name))
+    assert len(signs) == (name in SICK)
+    assert SICK.get(name, "") in " ".join(signs)
+
+
+def test_what_was_measured_once_did_not_change(tmp_path):
+    once = {"step": 0, "train_mean_nll": 2.0, "test/nll": 2.0, "test/nll_ci95_low": 1.5}
+    assert trouble(foreign_run(tmp_path / "once", [once | {"test/nll_ci95_high": 2.5}])) == ""
+
+
+def test_training_loss_that_falls_alone_points_at_the_mask(tmp_path):
+    rows = [{"step": s, "train_mean_nll": 3 - 0.2 * s} for s in range(8)]
+    for row, held_out in ((rows[0], 3.0), (rows[-1], 2.95)):
+        row |= {"test/nll": held_out, "test/nll_ci95_low": held_out - 0.5}
+        row |= {"test/nll_ci95_high": held_out + 0.5}
+    assert "Look at the mask" in trouble(foreign_run(tmp_path / "mask", rows))
+
+
 def test_reference_runs_are_found_by_name_or_missed_clearly(tmp_path):
     log = sl_run(tmp_path / "sl_basic")
     assert reference_runs(tmp_path) == {"sl_basic": log}

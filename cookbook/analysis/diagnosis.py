@@ -6,10 +6,11 @@ from collections.abc import Callable
 import numpy as np
 
 from cookbook.analysis.metrics import describe
-from cookbook.analysis.run import Run, change
+from cookbook.analysis.run import Floats, Run, change
 from cookbook.analysis.wording import number, sentence_case
 
 Rule = Callable[[Run], str | None]
+HIGH_NLL = 8.0  # nats per token; guessing among SmolLM2's 49,152 tokens has 10.8
 
 
 def signs_of_trouble(run: Run) -> list[str]:
@@ -38,8 +39,20 @@ def _nothing_trained(run: Run) -> str | None:
     return None
 
 
+def _starts_high(run: Run) -> str | None:
+    nll = run.series("train_mean_nll").finite
+    if not len(nll) or nll.values[0] <= HIGH_NLL:
+        return None
+    return (
+        f"Training NLL starts at {number(nll.values[0])}; of text, a language model's is below 5. "
+        "The targets are not shifted by one, or the layout is not the model's: look at a datum."
+    )
+
+
 def _got_worse(run: Run) -> str | None:
     series = run.headline()
+    if _starts_high(run):
+        return None
     metric, went = describe(series.name), change(series)
     worse = {"lower": "rises", "higher": "falls"}.get(metric.better)
     if went.verb != worse:
@@ -52,19 +65,30 @@ def _got_worse(run: Run) -> str | None:
 
 def _no_effect(run: Run) -> str | None:
     series = run.headline()
-    went = change(series)
-    if went.width == 0 or not went.verb.startswith(("hardly", "does not")):
+    went, trained = change(series), change(run.series("train_mean_nll"))
+    if len(series.finite) < 2 or not went.verb.startswith(("hardly", "does not")):
         return None
-    return (
+    if _collapsed(run) or _no_signal(run) or _overfits(run):
+        return None
+    text = (
         f"{sentence_case(describe(series.name).label)} did not change beyond its noise "
-        f"({number(went.first)} to {number(went.last)}, ±{number(went.noise, 2)}): learning_rate "
-        "is too low, the run too short, or there is nothing to learn. Try three times the rate."
+        f"({number(went.first)} to {number(went.last)}, ±{number(went.noise, 2)})"
+    )
+    if trained.verb == "falls":
+        return (
+            f"{text}, while training NLL fell from {number(trained.first)} to "
+            f"{number(trained.last)}: what is trained is not what is measured. Look at the mask of "
+            "a datum."
+        )
+    return (
+        f"{text}: learning_rate is too low, the run too short, or what is trained is not what is "
+        "measured. Look at a datum or an answer, then try three times the rate."
     )
 
 
 def _overfits(run: Run) -> str | None:
     held_out, train = run.series("test/nll").finite, change(run.series("train_mean_nll"))
-    if len(held_out) < 3 or train.difference >= 0:
+    if len(held_out) < 3 or train.difference >= 0 or _starts_high(run):
         return None
     best = int(np.argmin(held_out.values))
     rise = held_out.values[-1] - held_out.values[best]
@@ -80,10 +104,27 @@ def _overfits(run: Run) -> str | None:
     )
 
 
-def _no_signal(run: Run) -> str | None:
+def _mixed(run: Run) -> Floats:
+    """Return each step's share of groups with differing rewards; none if a teacher pays instead."""
+    taught = len(run.series("env/all/teacher_kl").finite)
     mixed = run.series("env/all/by_group/frac_mixed").finite.values
-    taught = len(run.series("env/all/teacher_kl").finite)  # a teacher needs no rewards
-    if not len(mixed) or mixed.mean() >= 0.1 or taught:
+    return mixed[:0] if taught else mixed
+
+
+def _collapsed(run: Run) -> str | None:
+    mixed, reward = _mixed(run), run.series("env/all/reward/total").finite.values
+    if len(mixed) < 2 or mixed[0] < 0.1 or mixed[-1] > 0 or reward[-1] >= reward[0]:
+        return None
+    return (
+        f"Reward fell from {number(reward[0])} to {number(reward[-1])} and no group is mixed any "
+        "more: the policy collapsed. Most often learning_rate is too high (try a third of it) or "
+        "the rewards are not centred."
+    )
+
+
+def _no_signal(run: Run) -> str | None:
+    mixed = _mixed(run)
+    if not len(mixed) or mixed.mean() >= 0.1 or _collapsed(run):
         return None
     return (
         f"Only {mixed.mean():.0%} of the groups had differing rewards: the others teach nothing. "
@@ -126,9 +167,11 @@ def _planned_steps(run: Run) -> int | None:
 RULES: tuple[Rule, ...] = (
     _not_finite,
     _nothing_trained,
+    _starts_high,
     _got_worse,
     _no_effect,
     _overfits,
+    _collapsed,
     _no_signal,
     _off_policy,
     _stopped_early,
