@@ -90,7 +90,7 @@ class ReverseKL:
             for rows, scores in zip(rows_by_group, scores_by_group, strict=True)
         ]
         metrics = {"env/all/teacher_kl": _mean_kl([row for rows in edited for row in rows])}
-        for tag in sorted(set(tags)) if len(set(tags)) > 1 else ():
+        for tag in sorted(set(tags)) if len(self._teachers) > 1 else ():
             own = [row for t, rows in zip(tags, edited, strict=True) if t == tag for row in rows]
             metrics[f"env/{tag or 'others'}/teacher_kl"] = _mean_kl(own)
         return edited, metrics
