@@ -144,6 +144,11 @@ METRICS = (
         healthy="falls to 0",
     ),
     Metric(
+        "env/all/wasted", "wasted guesses", "per episode", "lower",
+        "mean number of guesses in an episode of guess the number that gained nothing",
+        healthy="falls",
+    ),
+    Metric(
         "env/all/guesses", "guesses", "per episode", "-",
         "mean number of guesses at the word in an episode of twenty questions",
     ),

@@ -3,7 +3,12 @@
 from cookbook.envs.arithmetic import arithmetic_task
 from cookbook.envs.comparisons import comparison_task
 from cookbook.envs.facts import Corpus, Fact, fact_messages, fact_task, load_corpus
-from cookbook.envs.guess_number import GuessNumberEnv, fewest_turns, guess_number_task
+from cookbook.envs.guess_number import (
+    GuessNumberEnv,
+    fewest_turns,
+    guess_number_task,
+    guess_number_turns,
+)
 from cookbook.envs.languages import Sentence, language_task, read_language, sentences
 from cookbook.envs.math_sets import math_task
 from cookbook.envs.reasoning import reasoning_task
@@ -39,6 +44,7 @@ __all__ = [
     "fact_task",
     "fewest_turns",
     "guess_number_task",
+    "guess_number_turns",
     "language_task",
     "load_corpus",
     "load_task",

@@ -3,11 +3,10 @@
 import math
 import random
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
-from cookbook.envs.problems import check_sizes, split_task
 from cookbook.errors import ConfigError
 from cookbook.rl import Problem, Reply, Step, Task
 from cookbook.rows import Message
@@ -38,53 +37,103 @@ def fewest_turns(highest: int) -> float:
     return sum(depths) / highest
 
 
+def _asked(said: str, low: int, high: int) -> list[Message]:
+    """Return all that a turn needs: the keeper's answer, and what is left."""
+    return [
+        {"role": "system", "content": "Guess my number. Reply with a number."},
+        {"role": "user", "content": f"{said.capitalize()}, {low} to {high}."},
+    ]
+
+
 @dataclass
 class GuessNumberEnv:
     """One number to be found.
 
+    After each guess the keeper says higher or lower, and what is left: "Higher, 9 to 16." That is
+    all that matters of the game so far, hence each turn is a fresh prompt.
+
     Reward: ``1 - (turns - 1) / max_turns`` for finding it, 0 otherwise, all of it in the last turn.
-    A reply that is no number in the range costs a turn.
+    A guess that is no number, or that was ruled out before, is a turn wasted.
     """
 
     secret: int
     highest: int
     max_turns: int
     turns: int = 0
+    low: int = 1
+    high: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.high = self.highest
 
     async def start(self) -> Sequence[Message]:
         """Say what is asked for."""
-        text = f"I think of a number from 1 to {self.highest}. Guess it. Reply with a number only."
-        return [{"role": "user", "content": text}]
+        return _asked("start", self.low, self.high)
 
     async def step(self, reply: Reply) -> Step:
         """Answer a guess."""
         self.turns += 1
-        said = judge(self.secret, self.highest, parse_guess(reply.text))
-        bad = {"illegal": float(said == NO_NUMBER)}
+        guess = parse_guess(reply.text)
+        said = judge(self.secret, self.highest, guess)
+        wasted = guess is None or not self.low <= guess <= self.high
+        metrics = {"illegal": float(said == NO_NUMBER), "wasted": float(wasted)}
         if said != "right" and self.turns < self.max_turns:
-            told = f"Say a number from 1 to {self.highest}." if bad["illegal"] else f"{said}."
-            return Step(
-                done=False,
-                messages=[{"role": "user", "content": told.capitalize()}],
-                metrics=bad,
-            )
+            if guess is not None and not wasted:
+                self.low, self.high = _left(self.low, self.high, guess, said)
+            asked = _asked(said, self.low, self.high)
+            return Step(done=False, messages=asked, forget=True, metrics=metrics)
         found = said == "right"
         reward = 1 - (self.turns - 1) / self.max_turns if found else 0.0
-        return Step(reward=reward, metrics={**bad, "correct": float(found)})
+        return Step(reward=reward, metrics={**metrics, "correct": float(found)})
 
 
-def guess_number_task(*, highest: int, max_turns: int, n_test: int, seed: int) -> Task:
-    """Return the numbers 1 to `highest` to be guessed, `n_test` of them held out.
+def _left(low: int, high: int, guess: int, said: str) -> tuple[int, int]:
+    return (guess + 1, high) if said == "higher" else (low, guess - 1)
+
+
+def guess_number_turns(
+    secret: int, highest: int, max_turns: int, choose: Callable[[int, int], int]
+) -> list[list[Message]]:
+    """Return the turns of a game that a program plays, each an example conversation.
+
+    Args:
+        secret: the hidden number.
+        highest: numbers from 1 to this one.
+        max_turns: guesses at most.
+        choose: from the ends of what is left to a guess, from 1 to `highest`.
+    """
+    turns, said, low, high = list[list[Message]](), "start", 1, highest
+    while said != "right" and len(turns) < max_turns:
+        guess = choose(low, high)
+        turns.append([*_asked(said, low, high), {"role": "assistant", "content": str(guess)}])
+        said = judge(secret, highest, guess)
+        if low <= guess <= high and said != "right":
+            low, high = _left(low, high, guess, said)
+    return turns
+
+
+def guess_number_task(*, highest: int, max_turns: int, seed: int) -> Task:
+    """Return the numbers 1 to `highest` to be guessed, all of them to train on and to measure on.
+
+    None is held out, since a player that sees answers only can't remember the hidden one. Were some
+    never hidden in training, it would learn to leave them out, and be measured by just these.
+
+    Args:
+        highest: at least 2.
+        max_turns: guesses that an episode allows, at least 1.
+        seed: of the order.
 
     Raises:
-        ConfigError: fewer than two numbers or no turn, or nothing is left to train on.
+        ConfigError: the numbers or the turns are too few.
     """
     if highest < 2 or max_turns < 1:
         raise ConfigError(
-            f"highest={highest}, max_turns={max_turns}: there must be two numbers and a turn."
+            f"highest={highest}, max_turns={max_turns}: at least 2 and 1, or there is no game."
         )
-    check_sizes(highest - n_test, n_test)
     numbers = random.Random(f"guess the number, seed {seed}").sample(range(1, highest + 1), highest)
     make = partial(GuessNumberEnv, highest=highest, max_turns=max_turns)
-    problems = [Problem(f"number {n}", partial(make, secret=n)) for n in numbers]
-    return split_task("guess_number", problems, n_test)
+    train, test = (
+        [Problem(f"{when} number {n}", partial(make, secret=n)) for n in numbers]
+        for when in ("train", "test")
+    )
+    return Task("guess_number", train, test)
