@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 TABLE = re.compile(r"^\| *you see[^\n]*\n\|[-| ]+\n(?P<rows>(?:\|[^\n]*(?:\n|\Z))+)", re.MULTILINE)
 LEAST_ROWS = 2
 CLAIMS = "tests/notebooks/test_claims.py::test_claims_fail_without_training"  # at rate 0
+ROWS = "tests/notebooks/test_rows.py::"
 ANALYSIS = "tests/test_analysis.py::"
 WITHOUT_TABLE = {"start_here"}
 """Notebooks that lead through the others, or explain one thing, and train nothing of their own."""
@@ -54,6 +55,10 @@ SHOWN = {
         "accuracy 1, ranking hardly better": {"learning_rate": 5e-4, "max_steps": 8},
         "accuracy 1, implicit KL": cell(29),
     },
+    "guessing_games": {
+        "reward at its lowest": cell(8),
+        "reward rises, then falls": {"learning_rate": 6e-3},
+    },
     "math_rl": {
         "reward 0 throughout": {"level": 3},
         "reward rises, held-out accuracy does not": cell(21),
@@ -66,6 +71,10 @@ SHOWN = {
         "reward rises, then falls for good": {"learning_rate": 2.4e-3},
         "KL leaves ±0.01": cell(28),
         "many answers cut off": {"max_tokens": 4},
+    },
+    "rl_loop": {
+        "`kl_sample_train_v1` far from 0": f"{ROWS}test_q_shifted_by_one_shows_in_the_kl",
+        "reward rises, then": {"learning_rate": 6e-3},
     },
     "rlhf": {
         "judge's win rate near 1": cell(28),
@@ -84,6 +93,7 @@ SHOWN = {
         ),
     },
     "sl_loop": {
+        "a start near 12": f"{ROWS}test_targets_that_are_not_shifted_start_near_12",
         "no trend, only wobble, at 3e-5": {"learning_rate": 3e-5},
         "from 3.6 to 20 in four steps": {"learning_rate": 0.03},
     },
@@ -100,14 +110,13 @@ NOT_SHOWN = {
     "chat_sl": ["blue falls far below purple"],
     "custom_environment": ["reward high from the start"],
     "distillation": ["on-policy answers collapse", "soft and hard hardly differ"],
-    "guessing_games": ["reward stays at 0", "reward rises and stops", "the same first guess"],
+    "guessing_games": ["reward rises and stops"],
     "math_rl": ["format near 1, accuracy flat"],
     "multiplayer_rl": ["illegal moves fall slowly"],
     "prompt_distillation": ["few votes", "student below teacher", "student answers in sentences"],
     "rl_basic": ["training reward high, held-out reward low"],
-    "rl_loop": ["reward stays at", "reward rises, then", "`kl_sample_train_v1` far from 0"],
+    "rl_loop": ["reward stays at"],
     "rlhf": ["judge's NLL stays near 0.69", "most comparisons change their winner"],
-    "sl_loop": ["a start near 12"],
 }
 """Likely causes that nobody has provoked for this repository."""
 
