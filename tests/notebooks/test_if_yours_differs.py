@@ -57,7 +57,8 @@ SHOWN = {
     },
     "guessing_games": {
         "reward at its lowest": cell(8),
-        "reward rises, then falls": {"learning_rate": 6e-3},
+        "reward falls to 0 within": {"learning_rate": 6e-3},
+        "reward rises and stops": cell(16),
     },
     "math_rl": {
         "reward 0 throughout": {"level": 3},
@@ -75,6 +76,7 @@ SHOWN = {
     "rl_loop": {
         "`kl_sample_train_v1` far from 0": f"{ROWS}test_q_shifted_by_one_shows_in_the_kl",
         "reward rises, then": {"learning_rate": 6e-3},
+        "reward stays at": {"max_tokens": 1},
     },
     "rlhf": {
         "judge's win rate near 1": cell(28),
@@ -110,12 +112,10 @@ NOT_SHOWN = {
     "chat_sl": ["blue falls far below purple"],
     "custom_environment": ["reward high from the start"],
     "distillation": ["on-policy answers collapse", "soft and hard hardly differ"],
-    "guessing_games": ["reward rises and stops"],
     "math_rl": ["format near 1, accuracy flat"],
     "multiplayer_rl": ["illegal moves fall slowly"],
     "prompt_distillation": ["few votes", "student below teacher", "student answers in sentences"],
     "rl_basic": ["training reward high, held-out reward low"],
-    "rl_loop": ["reward stays at"],
     "rlhf": ["judge's NLL stays near 0.69", "most comparisons change their winner"],
 }
 """Likely causes that nobody has provoked for this repository."""
