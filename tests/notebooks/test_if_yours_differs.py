@@ -72,6 +72,7 @@ SHOWN = {
         "reward rises, then falls for good": {"learning_rate": 2.4e-3},
         "KL leaves ±0.01": cell(28),
         "many answers cut off": {"max_tokens": 4},
+        "training reward high, held-out reward low": cell(21),
     },
     "rl_loop": {
         "`kl_sample_train_v1` far from 0": f"{ROWS}test_q_shifted_by_one_shows_in_the_kl",
@@ -115,7 +116,6 @@ NOT_SHOWN = {
     "math_rl": ["format near 1, accuracy flat"],
     "multiplayer_rl": ["illegal moves fall slowly"],
     "prompt_distillation": ["few votes", "student below teacher", "student answers in sentences"],
-    "rl_basic": ["training reward high, held-out reward low"],
     "rlhf": ["judge's NLL stays near 0.69", "most comparisons change their winner"],
 }
 """Likely causes that nobody has provoked for this repository."""
