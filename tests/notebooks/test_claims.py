@@ -77,7 +77,7 @@ MISSING = {
     "distillation": "hard: the intervals before and after overlap",
     "dpo": "the held-out ranking accuracy did not rise",
     "good": "the sum did not rise",
-    "guessing_games": "no turns were saved on held-out numbers",
+    "guessing_games": "no turns were saved",
     "math_rl": "the held-out intervals before and after overlap",
     "multiplayer_rl": "self-play did not lower the losses against the random player",
     "prompt_distillation": "the held-out intervals before and after overlap",
