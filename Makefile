@@ -77,8 +77,8 @@ $(VENV)/.lab: pyproject.toml constraints.txt | $(RUN)
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(RUN)
 	@echo "Installing the packages and the test tools into $(VENV) (once, two to four minutes) ..."
-	@$(INSTALL) -e '.[dev]'
-	@touch $@ $(VENV)/.demo
+	@$(INSTALL) -e '.[dev,book]'
+	@touch $@ $(VENV)/.demo $(VENV)/.book
 
 $(VENV)/.bench: pyproject.toml constraints.txt | $(RUN)
 	@echo "Installing the packages and what they are timed against into $(VENV) (once) ..."
