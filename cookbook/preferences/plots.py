@@ -63,11 +63,13 @@ def scores_figure(runs: Mapping[str, LogPath]) -> Figure:
         figure, _ = new_figure(1, len(runs), panel_inches=(3.7, 3.2))
         for axes, (name, log_path) in zip(figure.axes, runs.items(), strict=True):
             distance, proxy, true = scores_by_distance(log_path)
-            axes.plot(distance, proxy, color=VERMILLION, marker="o", label="judge (proxy)")
-            axes.plot(distance, true, color=BLUE, marker="s", label="asks back (true)")
+            axes.plot(distance, proxy, color=VERMILLION, marker="o")
+            axes.plot(distance, true, color=BLUE, marker="s")
             axes.set(xlabel="KL from the reference (nats/token)", ylabel="held-out share")
             axes.set_ylim(-0.03, 1.03)
-            ends = f": ends at {proxy[-1]:.2f} and {true[-1]:.2f}" if len(proxy) else ""
-            axes.set_title(f"{name}{ends}")
-            axes.legend(loc="lower right")
+            axes.set_title(name)
+            if len(proxy):
+                axes.set_title(f"{name}: ends at {proxy[-1]:.2f} and {true[-1]:.2f}")
+                judge = (float(proxy[-1]), "judge\n(proxy)", VERMILLION)
+                label_ends(axes, [judge, (float(true[-1]), "asks back\n(true)", BLUE)])
     return figure

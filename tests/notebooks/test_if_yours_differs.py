@@ -1,8 +1,7 @@
 """Each row of a notebook's table "you see, likely cause, what to change" was seen by somebody.
 
 What is listed here shows the row: a cell of the same notebook, a test, or the settings of a run.
-Rows that nothing shows yet are listed too: a new row needs its evidence, and that list may only
-become shorter.
+A new row needs its evidence.
 """
 
 import ast
@@ -39,6 +38,7 @@ SHOWN = {
     "chat_sl": {
         "purple hardly falls": cell(17),
         "purple ends above": cell(17),
+        "blue falls far below purple": f"{ROWS}test_few_rows_again_and_again_are_learned_by_heart",
         "*A conversation is left out*": (
             "tests/test_supervised.py::test_conversations_without_a_target_are_left_out_aloud"
         ),
@@ -49,6 +49,7 @@ SHOWN = {
     },
     "distillation": {
         "the KL of the on-policy student does not fall": cell(27),
+        "on-policy answers all wrong": {"learning_rate": 6e-3},
     },
     "dpo": {
         "loss does not start at 0.693": cell(17),
@@ -62,10 +63,12 @@ SHOWN = {
     },
     "math_rl": {
         "reward 0 throughout": {"level": 3},
+        "format near 1": {"level": 2},
         "reward rises, held-out accuracy does not": cell(21),
     },
     "multiplayer_rl": {
         "nearly all games end by an illegal move": cell(11),
+        "illegal moves are left": {"illegal_fine": 0},
     },
     "rl_basic": {
         "reward stays at the bottom": {"level": 3},
@@ -79,7 +82,14 @@ SHOWN = {
         "reward rises, then": {"learning_rate": 6e-3},
         "reward stays at": {"max_tokens": 1},
     },
+    "prompt_distillation": {
+        "few votes are kept": {"temperature": 2.0},
+        "student far below": {"n_texts": 24},
+        "student answers in": {"learning_rate": 1e-5},
+    },
     "rlhf": {
+        "judge's NLL ends": {"judge_steps": 1},
+        "most comparisons": {"judge_steps": 1},
         "judge's win rate near 1": cell(28),
     },
     "shorter": {
@@ -109,18 +119,7 @@ SHOWN = {
 """Notebook -> start of a row -> id of a cell, node of a test, or parameters that `cookbook run`
 takes; the last were run by whoever wrote the row, and no test repeats them."""
 
-NOT_SHOWN = {
-    "chat_sl": ["blue falls far below purple"],
-    "custom_environment": ["reward high from the start"],
-    "distillation": ["on-policy answers collapse", "soft and hard hardly differ"],
-    "math_rl": ["format near 1, accuracy flat"],
-    "multiplayer_rl": ["illegal moves fall slowly"],
-    "prompt_distillation": ["few votes", "student below teacher", "student answers in sentences"],
-    "rlhf": ["judge's NLL stays near 0.69", "most comparisons change their winner"],
-}
-"""Likely causes that nobody has provoked for this repository."""
-
-NOTEBOOKS = [p for p in sorted((ROOT / "notebooks").glob("*.ipynb")) if p.stem in SHOWN | NOT_SHOWN]
+NOTEBOOKS = [p for p in sorted((ROOT / "notebooks").glob("*.ipynb")) if p.stem in SHOWN]
 
 
 def rows_of(notebook: Any) -> list[str]:
@@ -143,16 +142,14 @@ def is_there(evidence: str | dict[str, Any], notebook: Any, path: Path) -> bool:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_every_row_has_its_evidence_or_is_known_to_lack_it(path: Path) -> None:
+def test_every_row_has_its_evidence(path: Path) -> None:
     notebook: Any = nbformat.read(path, as_version=4)
-    rows, shown = rows_of(notebook), SHOWN.get(path.stem, {})
-    starts = [*shown, *NOT_SHOWN.get(path.stem, [])]
+    rows, shown = rows_of(notebook), SHOWN[path.stem]
     assert len(rows) >= LEAST_ROWS
     for row in rows:
-        assert sum(row.startswith(start) for start in starts) == 1, f"not listed: {row!r}"
-    for start in starts:
-        assert any(row.startswith(start) for row in rows), f"no row starts with {start!r}"
+        assert sum(row.startswith(start) for start in shown) == 1, f"not listed: {row!r}"
     for start, evidence in shown.items():
+        assert any(row.startswith(start) for row in rows), f"no row starts with {start!r}"
         assert is_there(evidence, notebook, path), f"{start!r}: there is no {evidence}"
 
 

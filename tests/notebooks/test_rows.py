@@ -1,9 +1,13 @@
-"""Rows of "you see, likely cause" that no setting brings about: a wrong datum, made here."""
+"""Rows of "you see, likely cause" that no setting brings about: wrong or few data, made here."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tinker
 
+from cookbook import supervised
+from cookbook.data import load_conversations
 from cookbook.models import DEFAULT_MODEL
 from cookbook.rendering import get_renderer, render_training
 
@@ -66,3 +70,22 @@ def test_q_shifted_by_one_shows_in_the_kl(service: tinker.ServiceClient) -> None
     of_policy = np.concatenate(p)
     assert abs(np.mean(np.concatenate(q) - of_policy)) < 0.01
     assert abs(np.mean(np.concatenate(shifted) - of_policy)) > 0.05
+
+
+def test_few_rows_again_and_again_are_learned_by_heart(
+    service: tinker.ServiceClient, tmp_path: Path
+) -> None:
+    """The row of `chat_sl`: two conversations, ten epochs."""
+    rows = load_conversations("pocket_tutor")
+    config = supervised.Config(
+        num_epochs=10, batch_size=2, eval_every=0, log_path=str(tmp_path / "run")
+    )
+    nll: list[float] = []
+    examples = supervised.Examples(train=rows[:2], test=rows[2:6])
+    result = supervised.train(
+        config, service, lambda metrics: nll.append(metrics.get("train_mean_nll", 0.0)), examples
+    )
+    trained = [value for value in nll if value]  # the last call is that of the evaluation
+    assert len(trained) == 10
+    assert abs(trained[0] - result.before["test/nll"]) < 1
+    assert trained[-1] < result.after["test/nll"] - 1.5
