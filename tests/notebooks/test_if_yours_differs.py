@@ -70,6 +70,11 @@ SHOWN = {
         "nearly all games end by an illegal move": cell(11),
         "illegal moves are left": {"illegal_fine": 0},
     },
+    "prompt_distillation": {
+        "few votes are kept": {"temperature": 2.0},
+        "student far below": {"n_texts": 24},
+        "student answers in": {"learning_rate": 1e-5},
+    },
     "rl_basic": {
         "reward stays at the bottom": {"level": 3},
         "reward rises, then falls for good": {"learning_rate": 2.4e-3},
@@ -81,11 +86,6 @@ SHOWN = {
         "`kl_sample_train_v1` far from 0": f"{ROWS}test_q_shifted_by_one_shows_in_the_kl",
         "reward rises, then": {"learning_rate": 6e-3},
         "reward stays at": {"max_tokens": 1},
-    },
-    "prompt_distillation": {
-        "few votes are kept": {"temperature": 2.0},
-        "student far below": {"n_texts": 24},
-        "student answers in": {"learning_rate": 1e-5},
     },
     "rlhf": {
         "judge's NLL ends": {"judge_steps": 1},
@@ -119,7 +119,7 @@ SHOWN = {
 """Notebook -> start of a row -> id of a cell, node of a test, or parameters that `cookbook run`
 takes; the last were run by whoever wrote the row, and no test repeats them."""
 
-NOTEBOOKS = [p for p in sorted((ROOT / "notebooks").glob("*.ipynb")) if p.stem in SHOWN]
+NOTEBOOKS = [ROOT / "notebooks" / f"{name}.ipynb" for name in SHOWN]
 
 
 def rows_of(notebook: Any) -> list[str]:
