@@ -82,7 +82,8 @@ def run_steps(
     """Take the steps from `first_step` on, evaluate the final weights, save them.
 
     A run with a final checkpoint is complete. An interrupt is heard between steps; one that comes
-    while the final weights are evaluated and saved changes nothing.
+    while the final weights are evaluated and saved changes nothing. If their evaluation fails, they
+    are saved to be resumed from.
 
     Args:
         take_step: takes the optimiser step of that number and returns its metrics.
@@ -116,7 +117,12 @@ def run_steps(
                     if asked:
                         ending = "stopped"
                         raise Stopped(_how_to_go_on(log.path, done, n_steps))
-            if final := evaluate_end():
+            try:
+                final = evaluate_end()
+            except Exception:
+                save_checkpoint(client, log, n_steps)  # a resumed run then only evaluates
+                raise
+            if final:
                 report(n_steps, final)
             save_checkpoint(client, log, n_steps, final=True)
             ending = "finished"

@@ -40,15 +40,9 @@ def run(folder: Path, take_step: Any = lambda step: {"x": step}, **changed: Any)
     """Run five steps in `folder`, saved every second one; return the steps that were reported."""
     seen: list[int] = []
     options: dict[str, Any] = {"client": Client(), "first_step": 0, "on_step": seen_by(seen)}
+    options |= {"evaluate_end": lambda: {"test/x": 1}, "n_steps": 5, "save_every": 2}
     with RunLog.open(str(folder), {}, name="run", if_exists="resume") as log:
-        run_steps(
-            take_step,
-            lambda: {"test/x": 1},
-            log=log,
-            n_steps=5,
-            save_every=2,
-            **(options | changed),
-        )
+        run_steps(take_step, log=log, **(options | changed))
     return seen
 
 
@@ -79,6 +73,16 @@ def test_an_interrupt_in_the_last_step_lets_the_run_end(tmp_path: Path) -> None:
 
     run(tmp_path, take_step)
     assert read_checkpoints(tmp_path)[-1]["final"]
+
+
+def test_an_evaluation_that_fails_at_the_end_loses_no_step(tmp_path: Path) -> None:
+    def fails() -> dict[str, Any]:
+        raise ValueError("nothing could be played")
+
+    with pytest.raises(ValueError, match="nothing could be played"):
+        run(tmp_path, evaluate_end=fails, save_every=0)
+    saved = [(line["step"], line.get("final")) for line in read_checkpoints(tmp_path)]
+    assert saved == [(5, None)]
 
 
 def test_a_notebook_shows_only_how_to_go_on() -> None:

@@ -54,10 +54,16 @@ def _split_env(name: str) -> tuple[str, str, str]:
 
 def glossary_table() -> str:
     """Return the glossary as the Markdown table of docs/metrics.md."""
-    rows = [f"| `{m.name}` | {m.meaning} | {m.unit or '–'} | {m.healthy or '–'} |" for m in METRICS]
+    rows = [
+        f"| {_names(m)} | {m.meaning} | {m.unit or '–'} | {m.healthy or '–'} |" for m in METRICS
+    ]
     return "\n".join(
         ["| name | meaning | unit | a healthy run shows |", "|---|---|---|---|", *rows]
     )
+
+
+def _names(metric: Metric) -> str:
+    return ", ".join(f"`{name}`" for name in (metric.name, *metric.aliases))
 
 
 def rank(name: str) -> tuple[int, str]:

@@ -63,7 +63,8 @@ class Env(Protocol):
     model family's renderer lays them out and parses calls into `reply.message["tool_calls"]`.
     All environments share one event loop: work that takes long or may hang belongs into something
     to be awaited, such as `asyncio.to_thread` or a client with a time limit of its own. A call that
-    blocks stops all others, and no time-out can reach it.
+    blocks stops all others; if it does so for longer than the time-out, all groups that have not
+    ended are given up, and the warning names the line.
     Players of one game are environments that share an object; a `step` may wait for the others, as
     all environments of a group are played at the same time. One that takes a certain side has an
     attribute `player`, a text: its episodes are compared with those of the same side only.

@@ -1,22 +1,28 @@
 """Rollouts: many environments played at once against one sampler.
 
 Two promises. What was sampled is never tokenised again: the next prompt is made of the very tokens
-by the renderer's bridge. And an environment that fails or hangs costs its own episode only; a
-server that fails ends the rollout, as nothing could go on.
+by the renderer's bridge. And an environment that fails or hangs costs its own episode only, one
+that blocks the groups that have not ended; a server that fails ends the rollout, as nothing could
+go on.
 """
 
 import asyncio
-import math
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import tinker
 from renderers import ParsedToolCall, Renderer, ToolCallParseStatus
 
-from cookbook.rl.background import Background
-from cookbook.rl.env import Env, NoTurn, Problem, Reply, Step
+from cookbook.rl.background import Background, Blocked
+from cookbook.rl.env import Env, NoTurn, Problem, Reply
+from cookbook.rl.env_calls import (
+    EnvFailure,
+    checked_step,
+    env_call,
+    finite_number,
+    why_failed,
+)
 from cookbook.rl.episodes import Ending, Episode, Group, Turn
 from cookbook.rl.shared_prompts import SharedPrompts
 from cookbook.rows import Message
@@ -64,32 +70,52 @@ def play(
         on_group: told of progress.
     """
     with Background() as background:
-        playing = play_async(player, sampler, problems, group_size, seed_key, on_group)
-        return background.submit(playing).result()
+        return Rollout(
+            background, player, sampler, problems, group_size, seed_key, on_group
+        ).groups()
 
 
-async def play_async(
-    player: Player,
-    sampler: Any,
-    problems: Sequence[Problem],
-    group_size: int,
-    seed_key: str,
-    on_group: OnGroup | None = None,
-) -> list[Group]:
-    """Return what `play` does, on the caller's event loop."""
-    places, ended = asyncio.Semaphore(player.groups_at_once), 0
+class Rollout:
+    """Groups that are being played in the background; see `play` for the arguments."""
 
-    async def one(index: int, problem: Problem) -> Group:
-        nonlocal ended
-        async with places:
-            key = f"{seed_key} {index} {problem.name}"
-            group = await _play_group(player, sampler, problem, group_size, key)
-        ended += 1
-        if on_group:
-            on_group(ended, len(problems))
-        return group
+    def __init__(
+        self,
+        background: Background,
+        player: Player,
+        sampler: Any,
+        problems: Sequence[Problem],
+        group_size: int,
+        seed_key: str,
+        on_group: OnGroup | None = None,
+    ) -> None:
+        self._background, self._player, self._sampler = background, player, sampler
+        self._problems, self._size, self._key = problems, group_size, seed_key
+        self._on_group = on_group
+        self._ended: dict[int, Group] = {}
+        self._playing = background.submit(self._play())
 
-    return await _all([one(i, problem) for i, problem in enumerate(problems)])
+    def groups(self) -> list[Group]:
+        """Wait for all groups (P). Those that a blocking environment keeps from ending failed."""
+        try:
+            self._background.result(self._playing, self._player.env_timeout_s)
+        except Blocked as blocked:
+            why = [f"timeout: {blocked}; await what takes long: asyncio.to_thread"] * self._size
+            for index, problem in enumerate(self._problems):
+                self._ended.setdefault(index, Group(problem=problem, episodes=[], failures=why))
+        return [self._ended[index] for index in range(len(self._problems))]
+
+    async def _play(self) -> None:
+        places = asyncio.Semaphore(self._player.groups_at_once)
+
+        async def one(index: int, problem: Problem) -> None:
+            async with places:
+                key = f"{self._key} {index} {problem.name}"
+                group = await _play_group(self._player, self._sampler, problem, self._size, key)
+            self._ended[index] = group
+            if self._on_group:
+                self._on_group(len(self._ended), len(self._problems))
+
+        await _all([one(i, problem) for i, problem in enumerate(self._problems)])
 
 
 async def _play_group(player: Player, client: Any, problem: Problem, size: int, key: str) -> Group:
@@ -97,21 +123,21 @@ async def _play_group(player: Player, client: Any, problem: Problem, size: int, 
     try:
         envs = problem.make_envs(size)
     except Exception as error:
-        return Group(problem=problem, episodes=[], failures=[_told(error)] * size)
+        return Group(problem=problem, episodes=[], failures=[why_failed(error)] * size)
     played = await _all([_play_or_fail(player, sampler, env) for env in envs])
     episodes = [outcome for outcome in played if isinstance(outcome, Episode)]
     failures = [outcome for outcome in played if isinstance(outcome, str)]
     try:
         replies = [[turn.reply for turn in episode.turns] for episode in episodes]
-        found = await _env_call(player, problem.group_rewards, replies)
-        added = [_number("group_rewards' part", value) for value in found]
+        found = await env_call(player.env_timeout_s, problem.group_rewards, replies)
+        added = [finite_number("group_rewards' part", value) for value in found]
         if len(added) != len(episodes):
-            raise _EnvFailure(f"error: {len(added)} group_rewards for {len(episodes)} episodes")
+            raise EnvFailure(f"error: {len(added)} group_rewards for {len(episodes)} episodes")
         episodes = [
             replace(episode, group_reward=more)
             for episode, more in zip(episodes, added, strict=True)
         ]
-    except _EnvFailure as failure:
+    except EnvFailure as failure:
         episodes, failures = [], [*failures, *([str(failure)] * len(episodes))]
     return Group(problem=problem, episodes=episodes, failures=failures)
 
@@ -121,20 +147,20 @@ async def _play_or_fail(player: Player, sampler: SharedPrompts, env: Env) -> Epi
         return await _play_env(player, sampler, env)
     except NoTurn:
         return None
-    except _EnvFailure as failure:
+    except EnvFailure as failure:
         return str(failure)
 
 
 async def _play_env(player: Player, sampler: SharedPrompts, env: Env) -> Episode:
     renderer, tools = player.renderer, getattr(env, "tools", None)
-    messages: list[Any] = list(await _env_call(player, env.start) or ())
+    messages: list[Any] = list(await env_call(player.env_timeout_s, env.start) or ())
     read, opening, turns = list(messages), len(messages), list[Turn]()
     if not messages:
-        raise _EnvFailure("error: start returned no messages; give the model something to answer")
+        raise EnvFailure("error: start returned no messages; give the model something to answer")
     with _rendering():
         prompt = _prompt(renderer, messages, tools)
     if len(prompt) + player.max_tokens > player.max_episode_tokens:
-        raise _EnvFailure(
+        raise EnvFailure(
             f"error: the first prompt has {len(prompt)} tokens, which with a reply of "
             f"{player.max_tokens} is more than max_episode_tokens, {player.max_episode_tokens}"
         )
@@ -151,7 +177,7 @@ async def _play_env(player: Player, sampler: SharedPrompts, env: Env) -> Episode
     while True:
         sequence = await sampler.sample(prompt)
         reply = _reply(renderer, prompt, sequence, tools)
-        step = _checked(await _env_call(player, env.step, reply))
+        step = checked_step(await env_call(player.env_timeout_s, env.step, reply))
         turns.append(
             Turn(
                 prompt=prompt,
@@ -233,49 +259,8 @@ def _rendering() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        told = f"{type(error).__name__}: {error}"
-        raise _EnvFailure(f"error: its messages cannot be rendered: {told}") from error
-
-
-class _EnvFailure(Exception):
-    """An environment raised or took too long; the text says which."""
-
-
-async def _env_call(player: Player, method: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
-    limit = asyncio.timeout(player.env_timeout_s)
-    try:
-        async with limit:
-            return await method(*arguments)
-    except TimeoutError as error:
-        if not limit.expired():
-            raise _EnvFailure(_told(error)) from error
-        raise _EnvFailure(f"timeout: no answer within {player.env_timeout_s:g} s") from error
-    except (NoTurn, tinker.TinkerError):
-        raise  # a judge or an opponent that is no longer served fails every episode
-    except Exception as error:
-        raise _EnvFailure(_told(error)) from error
-
-
-def _checked(step: Any) -> Step:
-    """Return the step with plain numbers; a bad one is its environment's failure, not the run's."""
-    if not isinstance(step, Step):
-        raise _EnvFailure(f"error: step returned {step!r:.80}, expected a Step")
-    metrics = {name: _number(f"metric {name!r}", value) for name, value in step.metrics.items()}
-    return replace(step, reward=_number("reward", step.reward), metrics=metrics)
-
-
-def _number(what: str, value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise _EnvFailure(f"error: {what} is {value!r:.80}, expected a finite number")
-    return number
-
-
-def _told(error: Exception) -> str:
-    return f"error: {type(error).__name__}: {error}"
+        why = f"{type(error).__name__}: {error}"
+        raise EnvFailure(f"error: its messages cannot be rendered: {why}") from error
 
 
 async def _all(coroutines: Sequence[Any]) -> list[Any]:

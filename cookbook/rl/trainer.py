@@ -8,7 +8,7 @@ flight are lost and played again by the weights of the checkpoint.)
 
 import time
 import warnings
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -37,7 +37,7 @@ from cookbook.rl.evaluation import evaluate
 from cookbook.rl.kl import AdvantageEdit, penalise_distance, reference_logprobs
 from cookbook.rl.metrics import episode_metrics, sampler_entropy
 from cookbook.rl.queue import RolloutQueue
-from cookbook.rl.rollouts import OnGroup, Player, play_async
+from cookbook.rl.rollouts import OnGroup, Player, Rollout
 from cookbook.rl.storage import store_rollouts
 from cookbook.rl.update import train_step
 from cookbook.runlog import RunLog, timed
@@ -167,11 +167,11 @@ def _rollouts_ahead(job: _Job, first_step: int) -> RolloutQueue:
     return RolloutQueue(partial(_rollouts, job), first_step, config.max_steps, config.max_staleness)
 
 
-def _rollouts(job: _Job, step: int) -> Coroutine[Any, Any, list[Group]]:
-    """Return the rollouts of a step, to be played by the weights of now."""
+def _rollouts(job: _Job, background: Background, step: int) -> Rollout:
+    """Start the rollouts of a step, played by the weights of now."""
     key = f"{job.config.seed} train {step}"
-    sampler, size = job.newest_sampler, job.config.group_size
-    return play_async(job.player, sampler, job.problems(step), size, key, job.on_group)
+    sampler, size, problems = job.newest_sampler, job.config.group_size, job.problems(step)
+    return Rollout(background, job.player, sampler, problems, size, key, job.on_group)
 
 
 def _one_step(job: _Job, queue: RolloutQueue, step: int) -> Metrics:

@@ -77,10 +77,9 @@ SHOWN = {
     },
     "rl_basic": {
         "reward stays at the bottom": {"level": 3},
-        "reward rises, then falls for good": {"learning_rate": 2.4e-3},
+        "reward rises, then falls for good": {"learning_rate": 1.2e-3},
         "KL leaves ±0.01": cell(28),
         "many answers cut off": {"max_tokens": 4},
-        "training reward high, held-out reward low": cell(21),
     },
     "rl_loop": {
         "`kl_sample_train_v1` far from 0": f"{ROWS}test_q_shifted_by_one_shows_in_the_kl",

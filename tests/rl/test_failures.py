@@ -2,16 +2,19 @@
 
 import asyncio
 import math
+import threading
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
 
-from cookbook.rl import Problem, Step, play
+from cookbook.rl import Problem, Step, Task, play
 from cookbook.rl.metrics import episode_metrics
 from cookbook.rl.trainer import _warn_of_failures
+from cookbook.runlog import read_metrics
 from tests.rl.fakes import Sampler, Talk, forever, more, player, problem, user
+from tests.rl.runs import Guess, run
 
 OOPS = ValueError("oops")
 TOLD = "error: ValueError: oops"
@@ -156,6 +159,81 @@ def test_a_server_that_fails_ends_the_rollout():
     problems = [problem("a", lambda: Talk(forever)), problem("b", lambda: Talk(more("20"), Step()))]
     with pytest.raises(ConnectionError, match="the server is gone"):
         play(player(), Broken(), problems, 3, "key")
+
+
+# ---- environments that block
+
+
+class Blocks:
+    """Neither ends nor awaits until it is let go."""
+
+    def __init__(self, let_go):
+        self.let_go = let_go
+
+    async def start(self):
+        return [user("9")]
+
+    async def step(self, reply):
+        await asyncio.sleep(0.1)  # those that are quick have ended
+        assert self.let_go.wait(60)
+        return Step(reward=1.0)
+
+
+@pytest.fixture
+def let_go(monkeypatch):
+    """An event that ends all blocking, at the latest with the test; nobody waits long for it."""
+    monkeypatch.setattr("cookbook.rl.background.LEAST_PATIENCE_S", 0.2)
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+BLOCKED = (
+    r"timeout: step \(line \d+ of test_failures.py: assert self.let_go.wait\(60\)\) "
+    r"has blocked all others for 0.2 s; await what takes long: asyncio.to_thread$"
+)
+
+
+def test_one_that_blocks_costs_the_groups_that_have_not_ended(let_go):
+    problems = [problem("a"), problem("b", lambda: Blocks(let_go)), problem("c", slow_talk)]
+    groups = play(player(env_timeout_s=0.2), Sampler(), problems, 3, "key")
+    assert [len(group.episodes) for group in groups] == [3, 0, 0]
+    assert [len(group.failures) for group in groups] == [0, 3, 3]
+    with pytest.warns(UserWarning, match=f"^6 episodes failed .*'b': {BLOCKED}"):
+        _warn_of_failures(groups)
+    assert episode_metrics(groups)["rollout_errors/timeout"] == 6
+
+
+def slow_talk():
+    return Talk(lambda: asyncio.sleep(30, Step()))
+
+
+def test_one_that_blocks_for_a_while_costs_nothing_but_time(let_go):
+    let_go.set()
+    (group,) = play(player(), Sampler(), [problem("b", lambda: Blocks(let_go))], 3, "key")
+    assert len(group.episodes) == 3
+
+
+@pytest.mark.parametrize("k", [0, 2])
+def test_a_run_goes_on_after_one_that_blocks(config, server, let_go, k):
+    once = iter([True])
+
+    def second_step_blocks(number):
+        def make():
+            return Blocks(let_go) if number == 21 and next(once, False) else Guess(number)
+
+        return problem(f"n{number}", make)
+
+    task = Task("blocks", [second_step_blocks(n) for n in range(20, 24)])
+    config = replace(config, prompts_per_step=1, max_steps=4, env_timeout_s=0.2, max_staleness=k)
+    with pytest.warns(UserWarning, match="has blocked all others"):
+        result = run(config, task, server)
+    metrics = read_metrics(result.log_path)
+    timeouts = [line["rollout_errors/timeout"] for line in metrics]
+    assert sorted(timeouts) == [0, 0, 0, config.group_size]
+    blocked = timeouts.index(config.group_size)
+    fresh = [min(step, k) for step in range(blocked + 1)] + [min(i, k) for i in range(3 - blocked)]
+    assert [line["optim/staleness"] for line in metrics] == fresh
 
 
 # ---- environments that wait for each other

@@ -3,14 +3,16 @@
 import asyncio
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from cookbook.rl import Step, Task
 from cookbook.rl.background import Background
 from cookbook.rl.queue import RolloutQueue
+from cookbook.rl.rollouts import Rollout
 from tests.fake_training import Killed
-from tests.rl.fakes import forever, problem
+from tests.rl.fakes import Sampler, forever, player, problem
 from tests.rl.runs import Guess, file_name, outcome, run
 
 N = 7
@@ -73,13 +75,9 @@ def test_a_resumed_run_never_trains_on_older_samples(config, many, server):
 
 
 def queue_of(log, first_step, n_steps, ahead):
-    def start(step):
+    def start(background, step):
         log.append(step)
-
-        async def rollouts():
-            return [step]
-
-        return rollouts()
+        return SimpleNamespace(groups=lambda: [step])
 
     return RolloutQueue(start, first_step, n_steps, ahead)
 
@@ -97,14 +95,14 @@ def test_what_is_started_when():
 
 
 def test_an_error_in_the_rollouts_is_raised_where_they_are_taken():
-    def start(step):
-        async def rollouts():
-            raise ConnectionError(f"in step {step}")
+    def reply(rng, max_tokens):
+        raise ConnectionError("the server is gone")
 
-        return rollouts()
+    def start(background, step):
+        return Rollout(background, player(), Sampler(reply), [problem("a")], 2, f"{step}")
 
     queue = RolloutQueue(start, 0, 3, 1)
-    with pytest.raises(ConnectionError, match="in step 0"):
+    with pytest.raises(ConnectionError, match="the server is gone"):
         queue.take(0)
     queue.close()
 
@@ -126,6 +124,21 @@ def test_closing_cancels_what_still_runs_and_ends_the_thread():
     assert future.cancelled()
     assert threading.active_count() == before
     background.close()  # a second time does no harm
+
+
+def test_closing_does_not_wait_for_what_blocks(monkeypatch):
+    monkeypatch.setattr("cookbook.rl.background.LEAST_PATIENCE_S", 0.1)
+    let_go, background = threading.Event(), Background()
+
+    async def work():
+        assert let_go.wait(60)
+
+    background.submit(work())
+    background.close()
+    assert background._thread.is_alive()
+    let_go.set()
+    background._thread.join(60)
+    assert not background._thread.is_alive()
 
 
 def test_a_run_leaves_no_thread(config, many, server):
