@@ -70,12 +70,12 @@ def test_on_policy(token_renderer, tiny_service, tiny_model, teacher, tmp_path):
     config = Config(
         model_name=str(tiny_model),
         dataset="ask",
-        learning_rate=0.03,
+        learning_rate=0.01,
         lora_rank=4,
         prompts_per_step=2,
         group_size=64,
         max_tokens=4,
-        max_steps=16,
+        max_steps=24,
         save_every=0,
         log_path=str(tmp_path / "run"),
     )
@@ -88,7 +88,7 @@ def test_on_policy(token_renderer, tiny_service, tiny_model, teacher, tmp_path):
     untouched = train(still, task, tiny_service, edit=edit)
     before = reverse_kl(tiny_service, teacher, untouched.sampler_path)
     after = reverse_kl(tiny_service, teacher, result.sampler_path)
-    assert after < 0.9 * before  # the last step of so large a rate may be a bad one
+    assert after < 0.5 * before
 
 
 # Soft targets ask for all that the teacher might say, so what the student says nears it less fast.

@@ -88,7 +88,7 @@ def test_failures_say_whose_fault_they_are(scheduler, caplog):
         return future
 
     assert outcome(fail(UserError("rank is 0"))) == Failure("rank is 0", "user")
-    assert not caplog.records
+    assert "request failed" not in caplog.text  # clients of other tests may log meanwhile
     expected = Failure("engine error: RuntimeError: no memory", "server")
     assert outcome(fail(RuntimeError("no memory"))) == expected
     assert "request failed" in caplog.text
